@@ -1,0 +1,135 @@
+"""Method cards: what a method is called, where it comes from, what it needs, and how the arena may tune it.
+
+The catalogue, ``steepest methods``, the docs pages and the contract tests are generated from the cards.
+"""
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["Choice", "Distribution", "Float", "Integers", "MethodCard", "Paper"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The source of a method."""
+
+    authors: str
+    year: int
+    title: str
+    arxiv: str | None = None
+    venue: str | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where to read it."""
+        return None if self.arxiv is None else f"https://arxiv.org/abs/{self.arxiv}"
+
+    def __str__(self) -> str:
+        where = f", arXiv {self.arxiv}" if self.arxiv else (f", {self.venue}" if self.venue else "")
+        return f"{self.authors} ({self.year}). {self.title}{where}"
+
+
+@dataclass(frozen=True)
+class Float:
+    """A real setting, tuned between ``low`` and ``high`` (on a logarithmic scale where ``log``)."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, u: float) -> float:
+        """The value at the fraction ``u`` in [0, 1) of the range."""
+        if self.log:
+            return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        return self.low + u * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """An integer setting, tuned between ``low`` and ``high``, both included."""
+
+    low: int
+    high: int
+
+    def at(self, u: float) -> int:
+        """The value at the fraction ``u`` in [0, 1) of the range."""
+        return min(self.high, self.low + int(u * (self.high - self.low + 1)))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values (of any type that JSON or a Python literal can write)."""
+
+    values: tuple[Any, ...]
+
+    def at(self, u: float) -> Any:
+        """The value at the fraction ``u`` in [0, 1) of the list."""
+        return self.values[min(len(self.values) - 1, int(u * len(self.values)))]
+
+
+Distribution = Float | Integers | Choice
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What the library knows of a method beyond its code.
+
+    Args:
+        name: the short name used on the command line: ``"lion"``.
+        title: the name people write: ``"Lion"``.
+        room: the room it lives in: ``"optim"``, ``"convex"``, ...
+        family: the shelf inside the room: ``"sign"``, ``"adaptive"``, ``"matrix"``, ...
+        summary: one sentence: what it does.
+        target: where the class is, as ``"package.module:Class"``; imported on first use.
+        papers: the sources.
+        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ``"per-sample gradients"``.
+        buffers: tensors of the parameter's size that it keeps as state (measured by the contract tests).
+        search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
+        settings: fixed settings that the arena adds (for wrapped optimizers whose defaults are not the usual practice).
+        takes_model: whether the class wants the whole model (to route its parameters) rather than its parameters.
+        claim: the headline claim of the paper, in a sentence; empty where there is none to test.
+        wraps: the name of the outside package when the class is not ours (``"torch.optim"``).
+    """
+
+    name: str
+    title: str
+    room: str
+    family: str
+    summary: str
+    target: str
+    papers: tuple[Paper, ...]
+    needs: frozenset[str] = frozenset({"gradient"})
+    buffers: int = 1
+    search: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    takes_model: bool = False
+    claim: str = ""
+    wraps: str = ""
+
+    def load(self) -> type[Any]:
+        """The class itself."""
+        module, _, name = self.target.partition(":")
+        loaded: type[Any] = getattr(importlib.import_module(module), name)
+        return loaded
+
+    def build(self, model: Any, **settings: Any) -> Any:
+        """An optimizer of this method for a model (``torch.nn.Module``), with ``settings`` over the card's own."""
+        merged = {**self.settings, **settings}
+        return self.load()(model if self.takes_model else model.parameters(), **merged)
+
+    def line(self, **settings: Any) -> str:
+        """The line of Python that builds the optimizer with these settings."""
+        module, _, name = self.target.partition(":")
+        public = module if self.wraps else f"steepest.{self.room}"
+        merged = {**self.settings, **settings}
+        arguments = ", ".join(f"{k}={_literal(v)}" for k, v in merged.items())
+        first = "model" if self.takes_model else "model.parameters()"
+        return f"{public}.{name}({first}{', ' if arguments else ''}{arguments})"
+
+
+def _literal(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
