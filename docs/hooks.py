@@ -1,0 +1,119 @@
+"""MkDocs hooks: the pages that are generated, so that they cannot fall behind the code.
+
+``catalogue.md`` comes from the method cards, and ``reference/<room>.md`` from the modules found in the source tree.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from steepest.catalogue import cards
+
+from steepest.core.card import Choice, Distribution, Float, Integers, MethodCard
+
+SOURCE = Path(__file__).resolve().parent.parent / "src" / "steepest"
+ROOMS = {
+    "core": "the foundation: rules and engines, routing, solvers, oracles, method cards",
+    "optim": "optimizers for training, drop-in for `torch.optim`",
+    "solve": "solvers for problem classes other than training a network",
+    "data": "data sets and their loaders",
+    "catalogue": "finding methods by name",
+    "bench": "step-time benchmarks",
+    "arena": "comparing methods on a task",
+    "claims": "testing what papers say",
+}
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the generated reference pages into the navigation, where mkdocs.yml says ``reference/``."""
+    pages: list[Any] = [{room: f"reference/{room}.md"} for room in ROOMS if any(modules(room))]
+    for entry in config.nav or []:
+        if "Reference" in entry:
+            entry["Reference"] = pages
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    files.append(File.generated(config, "catalogue.md", content=catalogue_page()))
+    for room, purpose in ROOMS.items():
+        names = list(modules(room))
+        if names:
+            content = f"# `steepest.{room}`\n\n{purpose[0].upper()}{purpose[1:]}.\n\n"
+            content += "\n".join(f"::: {name}\n" for name in names)
+            files.append(File.generated(config, f"reference/{room}.md", content=content))
+    return files
+
+
+def modules(room: str) -> Iterator[str]:
+    """The public modules of a room that hold something: ``steepest.core.card``, ..."""
+    folder = SOURCE / room
+    paths = [SOURCE / f"{room}.py"] if not folder.is_dir() else sorted(folder.rglob("*.py"))
+    for path in paths:
+        parts = path.relative_to(SOURCE).with_suffix("").parts
+        if not path.is_file() or path.stat().st_size == 0:
+            continue
+        if any(part.startswith("_") for part in parts):  # __init__.py lists what the modules beside it define
+            continue
+        yield ".".join(("steepest", *parts))
+
+
+def catalogue_page() -> str:
+    """All methods, in a table for the overview and an entry each for the details."""
+    everything = sorted(cards(), key=lambda card: (card.room, card.family, card.name))
+    lines = [
+        "# Catalogue",
+        "",
+        "Generated from the method cards; `steepest methods` and `steepest show NAME` print the same.",
+        "*State* counts the tensors of the parameter's size that the method keeps. Methods that belong to",
+        "another package take part in comparisons unchanged.",
+        "",
+        "| method | room | family | what it does | state | needs | paper |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for card in everything:
+        cells = [
+            f"[{card.title}](#{card.name})",
+            card.room + (f" ({card.wraps})" if card.wraps else ""),
+            card.family,
+            card.summary,
+            str(card.buffers),
+            ", ".join(sorted(card.needs)),
+            "; ".join(_short(paper) for paper in card.papers),
+        ]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for card in everything:
+        lines += ["", *_entry(card)]
+    return "\n".join(lines) + "\n"
+
+
+def _entry(card: MethodCard) -> Iterator[str]:
+    yield f"## {card.title} {{ #{card.name} }}"
+    yield ""
+    yield f"{card.summary}"
+    yield ""
+    yield f"`{card.line()}`"
+    yield ""
+    for paper in card.papers:
+        yield f"- {paper}" + (f" ([read]({paper.url}))" if paper.url else "")
+    if card.claim:
+        yield f"- The paper's claim: {card.claim}"
+    if card.search:
+        yield "- Tuned by the arena: " + "; ".join(f"`{name}` {_range(space)}" for name, space in card.search.items())
+
+
+def _short(paper: Any) -> str:
+    label = f"{paper.authors.split(',')[0]} {paper.year}"
+    return f"[{label}]({paper.url})" if paper.url else label
+
+
+def _range(space: Distribution) -> str:
+    match space:
+        case Float(low, high, log):
+            return f"from {low:g} to {high:g}" + (", logarithmic" if log else "")
+        case Integers(low, high):
+            return f"an integer from {low} to {high}"
+        case Choice(values):
+            return "one of " + ", ".join(f"`{value!r}`" for value in values)
