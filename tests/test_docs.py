@@ -19,6 +19,10 @@ PAGES = [
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)[^\n]*\n(?P<body>.*?)^(?P=indent)```\s*$", re.DOTALL | re.MULTILINE
 )
+#: What makes a browser fetch something from elsewhere when the page opens.
+REMOTE = re.compile(
+    r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//[^"]+"|<link[^>]+rel="stylesheet"[^>]+href="(?:https?:)?//[^"]+"'
+)
 OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
