@@ -1,0 +1,361 @@
+"""What the report shows, as text and positions: the one place that knows both the results and their analysis.
+
+The HTML page and the Markdown file are written from the same :class:`View`; statistics are taken from
+:mod:`steepest.arena.analysis` as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..analysis import Analysis, Difference, Standing, TargetTime, TaskAnalysis
+from ..results import Comparison, MethodInfo, RunRecord, TaskInfo
+from . import numbers as n
+from .palette import Style, styles
+from .scale import Bar, Scale, scale
+
+__all__ = ["Cell", "MethodView", "Row", "TaskView", "View", "view"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in a table: what is shown, its interval, a remark, and what it sorts by (``None``: last)."""
+
+    text: str
+    sort: float | None = None
+    interval: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.text, self.interval, self.note) if part)
+
+
+@dataclass(frozen=True)
+class MethodView:
+    """A method and its look."""
+
+    index: int
+    name: str
+    title: str
+    summary: str
+    source: str
+    search: str
+    style: Style
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the ranking."""
+
+    method: MethodView
+    order: int
+    rank: str
+    baseline: bool
+    tied: bool  # the data do not separate it from the leader
+    metric: Cell
+    bar: Bar | None
+    difference: Cell
+    steps: Cell
+    seconds: Cell
+    memory: Cell
+    state: Cell
+    complete: int
+    runs: str
+    runs_note: str
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task's part of the report; lists of mappings are table rows whose keys the templates name."""
+
+    name: str
+    anchor: str
+    title: str
+    metric: str
+    verdict: str
+    sentences: tuple[str, ...]
+    caveats: tuple[str, ...]
+    baseline_title: str
+    metric_heading: str
+    ranking_note: str
+    target_note: str
+    scale: Scale
+    rows: tuple[Row, ...]
+    differences: tuple[Mapping[str, Any], ...]
+    lines: tuple[Mapping[str, Any], ...]
+    trials: tuple[Mapping[str, Any], ...]
+    trials_note: str
+    runs: tuple[Mapping[str, Any], ...]
+    runs_note: str
+
+
+@dataclass(frozen=True)
+class View:
+    """The whole report."""
+
+    title: str
+    verdict: tuple[str, ...]
+    caveats: tuple[str, ...]
+    glance: tuple[tuple[str, str], ...]
+    methods: tuple[MethodView, ...]
+    tasks: tuple[TaskView, ...]
+    notes: tuple[str, ...]
+    facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    command: str
+    files: tuple[str, ...]
+
+
+def view(comparison: Comparison, analysis: Analysis, files: Sequence[str]) -> View:
+    """Turn results and their analysis into what is shown; ``files`` are the data files named at the end."""
+    look = styles([m.name for m in comparison.methods], comparison.baseline)
+    methods = {m.name: _method(i, m, look[m.name]) for i, m in enumerate(comparison.methods)}
+    infos = {t.name: t for t in comparison.tasks}
+    asked = _asked(comparison)
+    tasks = tuple(_task(comparison, infos[t.task], t, methods, asked) for t in analysis.tasks)
+    warning = str(comparison.plan.get("warning") or "")
+    return View(
+        title=", ".join(t.title for t in comparison.tasks),
+        verdict=_verdict(analysis),
+        caveats=_caveats(comparison, tasks, warning, asked),
+        glance=_glance(comparison, asked),
+        methods=tuple(methods.values()),
+        tasks=tasks,
+        notes=tuple(text for text in analysis.notes if text != warning),
+        facts=_facts(comparison),
+        command=str(comparison.plan.get("command") or comparison.plan.get("command line") or ""),
+        files=tuple(files),
+    )
+
+
+def _method(index: int, info: MethodInfo, style: Style) -> MethodView:
+    search = "; ".join(f"{name}: {space}" for name, space in info.search.items())
+    return MethodView(
+        index, info.name, info.title, info.summary, info.source, f"Tuned: {search}" if search else "", style
+    )
+
+
+def _asked(comparison: Comparison) -> int:
+    """Seeds asked for, a method and task."""
+    seeds = comparison.plan.get("seeds")
+    if isinstance(seeds, int):
+        return seeds
+    if isinstance(seeds, list | tuple):
+        return len(seeds)
+    return len({r.seed for r in comparison.runs})
+
+
+def _verdict(analysis: Analysis) -> tuple[str, ...]:
+    """One sentence for each task, then what else the verdict says."""
+    heads = [t.sentences[0] for t in analysis.tasks if t.sentences]
+    joined = " ".join(heads)
+    if not analysis.verdict.startswith(joined):
+        return (analysis.verdict,)
+    return (*heads, *filter(None, [analysis.verdict.removeprefix(joined).strip()]))
+
+
+def _caveats(comparison: Comparison, tasks: Sequence[TaskView], warning: str, asked: int) -> tuple[str, ...]:
+    found = []
+    expected = asked * len(comparison.methods) * len(comparison.tasks)
+    if not comparison.complete:
+        found.append(
+            f"Incomplete: {len(comparison.runs)} of {expected} final runs are here. "
+            "The same command continues where it stopped."
+        )
+    if warning:
+        found.append(warning)
+    if asked == 1:
+        found.append("One seed for each method: there are no intervals, and chance alone may decide the order.")
+    many = len(tasks) > 1
+    found += [f"{t.title}: {text}" if many else text for t in tasks for text in t.caveats]
+    return tuple(found)
+
+
+def _glance(comparison: Comparison, asked: int) -> tuple[tuple[str, str], ...]:
+    plan, environment = comparison.plan, comparison.environment
+    spent = sum(t.seconds for t in comparison.trials) + sum(r.seconds for r in comparison.runs)
+    facts = [
+        ("Methods", str(len(comparison.methods))),
+        ("Tuning trials each", str(plan.get("trials", n.DASH))),
+        ("Seeds each", str(asked)),
+        ("Budget of a run", str(plan.get("budget", n.DASH))),
+        ("Training time in all", n.duration(spent)),
+        ("Finished" if environment.get("finished") else "Started", str(environment.get("finished") or environment.get("started") or n.DASH)),
+    ]  # fmt: skip
+    return tuple(facts)
+
+
+def _task(
+    comparison: Comparison, info: TaskInfo, task: TaskAnalysis, methods: Mapping[str, MethodView], asked: int
+) -> TaskView:
+    base = methods.get(comparison.baseline)
+    base_title = base.title if base else comparison.baseline
+    halves = [(s.high - s.low) / 2 for s in task.ranking if s.low is not None and s.high is not None]
+    places = n.decimals(halves, [s.mean for s in task.ranking])
+    axis, bars = scale(task.ranking, comparison.baseline, places)
+    differences = {d.method: d for d in task.differences}
+    times = {t.method: t for t in task.times}
+    trials = [t for t in comparison.trials if t.task == info.name]
+    runs = [r for r in comparison.runs if r.task == info.name]
+    rows = tuple(
+        _row(s, methods[s.method], task, differences.get(s.method), times.get(s.method), bars, places, asked, comparison.baseline)
+        for s in task.ranking
+    )  # fmt: skip
+    better = "higher" if info.higher_is_better else "lower"
+    target = "" if task.target is None else (
+        f"Target: a validation {info.metric} of {n.fixed(task.target, max(places, 3))}. Shown is the median over seeds to the first evaluation "
+        "at or beyond it, with its 95 % interval; seconds are training time alone."
+    )  # fmt: skip
+    return TaskView(
+        name=info.name,
+        anchor="task-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in info.name),
+        title=info.title,
+        metric=info.metric,
+        verdict=task.sentences[0] if task.sentences else "",
+        sentences=tuple(_short(s, info.name) for s in task.sentences[1:]),
+        caveats=_lost(task, methods),
+        baseline_title=base_title,
+        metric_heading=f"Test {info.metric}",
+        ranking_note=f"Mean test {info.metric} with its 95 % interval; {better} is better. The dashed line is {base_title}."
+        if axis.baseline is not None
+        else f"Mean test {info.metric} with its 95 % interval; {better} is better.",
+        target_note=target,
+        scale=axis,
+        rows=rows,
+        differences=tuple(_difference(d, methods[d.method], places) for d in task.differences),
+        lines=tuple(
+            {"method": methods[m.name], "code": m.line[info.name]}
+            for m in sorted(comparison.methods, key=lambda m: [s.method for s in task.ranking].index(m.name))
+            if info.name in m.line
+        ),
+        trials=tuple(
+            {
+                "method": methods[t.method], "slot": t.slot, "status": t.status, "score": Cell(n.significant(t.score, 4), t.score),
+                "settings": _settings(t.settings), "steps": Cell(n.count(t.steps), t.steps),
+                "seconds": Cell(n.significant(t.seconds), t.seconds), "reason": t.reason or "",
+            }
+            for t in trials
+        ),
+        trials_note=_spent(trials),
+        runs=tuple(_run(r, methods[r.method]) for r in runs),
+        runs_note=_spent(runs),
+    )  # fmt: skip
+
+
+def _row(
+    s: Standing, method: MethodView, task: TaskAnalysis, difference: Difference | None, time: TargetTime | None,
+    bars: Mapping[str, Bar], places: int, asked: int, baseline: str,
+) -> Row:  # fmt: skip
+    total = max(asked, s.seeds + s.lost)
+    return Row(
+        method=method,
+        order=s.rank,
+        rank=str(s.rank) if s.mean is not None else n.DASH,
+        baseline=s.method == baseline,
+        tied=s.method in task.tied,
+        metric=Cell(n.fixed(s.mean, places), s.mean, n.interval(s.low, s.high, places)),
+        bar=bars.get(s.method),
+        difference=_gap(difference, places),
+        steps=_reached(time, "steps"),
+        seconds=_reached(time, "seconds"),
+        memory=Cell(n.memory(s.peak_memory_bytes), s.peak_memory_bytes),
+        state=Cell(n.significant(s.state_bytes_per_parameter), s.state_bytes_per_parameter),
+        complete=s.seeds,
+        runs=f"{s.seeds} of {total}",
+        runs_note=f"{s.lost} lost" if s.lost else "",
+    )
+
+
+def _gap(d: Difference | None, places: int) -> Cell:
+    if d is None or (d.mean is None and d.word == "not separated"):
+        return Cell(n.DASH)
+    return Cell(n.signed(d.mean, places), d.mean, n.interval(d.low, d.high, places, sign=True), d.word)
+
+
+def _difference(d: Difference, method: MethodView, places: int) -> Mapping[str, Any]:
+    return {
+        "method": method,
+        "mean": Cell(n.signed(d.mean, places), d.mean, n.interval(d.low, d.high, places, sign=True)),
+        "pairs": d.pairs,
+        "p": Cell(_p(d.p_value), d.p_value),
+        "adjusted": Cell(_p(d.p_adjusted), d.p_adjusted),
+        "word": d.word,
+    }
+
+
+def _p(value: float | None) -> str:
+    return "< 0.0001" if value is not None and value < 1e-4 else n.significant(value, 2)
+
+
+def _reached(time: TargetTime | None, measure: str) -> Cell:
+    if time is None or not time.runs or (time.steps is None and not time.reached):
+        return Cell("not reached" if time is not None and time.runs else n.DASH)
+    show = n.count if measure == "steps" else n.significant
+    middle, low, high = (getattr(time, measure + end) for end in ("", "_low", "_high"))
+    note = f"{time.reached} of {time.runs} runs" if time.reached < time.runs else ""
+    if middle is None:
+        return Cell("not reached", None, "", f"by most: {note}")
+    width = f"[{show(low)}, {show(high) if high is not None else 'never'}]" if low is not None else ""
+    return Cell(show(middle), middle, width, note)
+
+
+def _run(r: RunRecord, method: MethodView) -> Mapping[str, Any]:
+    return {
+        "method": method, "seed": r.seed, "status": r.status, "reason": r.reason or "",
+        "metric": Cell(n.significant(r.test_metric, 4), r.test_metric), "loss": Cell(n.significant(r.test_loss, 4), r.test_loss),
+        "steps": Cell(n.count(r.steps), r.steps), "seconds": Cell(n.significant(r.seconds), r.seconds),
+        "memory": Cell(n.memory(r.peak_memory_bytes), r.peak_memory_bytes),
+    }  # fmt: skip
+
+
+def _lost(task: TaskAnalysis, methods: Mapping[str, MethodView]) -> tuple[str, ...]:
+    return tuple(
+        f"{methods[s.method].title}: {s.lost} of {s.lost + s.seeds} final runs diverged or failed"
+        + ("." if not s.seeds else "; its mean is over the others, and it stands behind every method that lost none.")
+        for s in task.ranking
+        if s.lost
+    )
+
+
+def _short(sentence: str, task: str) -> str:
+    """Inside a task's own section its name need not begin every sentence."""
+    text = sentence.removeprefix(f"On {task}, ")
+    return text[:1].upper() + text[1:]
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={n.setting(value)}" for name, value in settings.items())
+
+
+def _spent(records: Sequence[Any]) -> str:
+    """``96: 70 complete, 14 pruned, 12 diverged; 5 min 02 s of training``."""
+    parts = [(s, sum(r.status == s for r in records)) for s in ("complete", "pruned", "diverged", "failed")]
+    counts = ", ".join(f"{k} {s}" for s, k in parts if k)
+    return f"{len(records)}: {counts}; {n.duration(sum(r.seconds for r in records))} of training" if records else "none yet"
+
+
+def _facts(comparison: Comparison) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    hidden = {"command", "command line", "warning"}
+    groups = [
+        ("What was asked", [(k, _plain(v)) for k, v in comparison.plan.items() if k not in hidden]),
+        ("What it ran on", [(k, _plain(v)) for k, v in comparison.environment.items()]),
+    ]
+    for t in comparison.tasks:
+        sizes = ", ".join(f"{n.count(size)} {split}" for split, size in t.sizes.items())
+        groups.append(
+            (t.title, [("task", t.name), ("parameters", n.count(t.parameters)), ("examples", sizes), ("batch size", n.count(t.batch_size)),
+                       ("metric", f"{t.metric}, {'higher' if t.higher_is_better else 'lower'} is better"),
+                       ("seeds", ", ".join(str(s) for s in sorted({r.seed for r in comparison.runs if r.task == t.name})) or n.DASH)])
+        )  # fmt: skip
+    return tuple((title, tuple(facts)) for title, facts in groups)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value == "":
+        return n.DASH
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(v) for v in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    return n.setting(value)
