@@ -94,7 +94,8 @@ def _entry(card: MethodCard) -> Iterator[str]:
     yield ""
     yield f"{card.summary}"
     yield ""
-    yield f"`{card.line()}`"
+    # Optimizers are built from a model; a solver's page in the reference says what it is built from.
+    yield f"`{card.line()}`" if card.room == "optim" else f"`{card.target.replace(':', '.')}`"
     yield ""
     for paper in card.papers:
         yield f"- {paper}" + (f" ([read]({paper.url}))" if paper.url else "")
