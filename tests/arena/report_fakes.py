@@ -78,7 +78,9 @@ def fake_comparison(
             lines.setdefault(name, {})[task_name] = f"steepest.optim.{name.title()}(model.parameters(), {arguments})"
             for k in range(seeds):
                 run_records.append(
-                    _run(rng, task, name, k + 1000, winner, floor, speed, state, points, steps, name in diverging, memory)
+                    _run(
+                        rng, task, name, k + 1000, winner, floor, speed, state, points, steps, name in diverging, memory
+                    )
                 )
     infos = [
         MethodInfo(n, titles.get(n, METHODS[n][0]), f"What {n} does, in a sentence.", f"Somebody (2023). On {n}, arXiv 2302.0{i:04d}",
@@ -117,7 +119,9 @@ def _run(rng, task, name, seed, settings, floor, speed, state, points, steps, di
             break
         loss = level + 2.0 * math.exp(-rate * i * 25 / points) * (1 + 0.03 * rng.standard_normal())
         step = steps * i // points
-        curve.append(CurvePoint(step, step / 120 / speed, loss * 0.9, _metric(task, loss * (1 + 0.01 * rng.standard_normal()))))
+        curve.append(
+            CurvePoint(step, step / 120 / speed, loss * 0.9, _metric(task, loss * (1 + 0.01 * rng.standard_normal())))
+        )
     final = _metric(task, level)
     if task.metric == "accuracy":
         final = round(final * task.sizes["test"]) / task.sizes["test"]

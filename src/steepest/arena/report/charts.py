@@ -169,7 +169,11 @@ def _heights(scores: Sequence[float], higher: bool) -> tuple[bool, list[float] |
 def _about(trial: TrialRecord, task: TaskInfo) -> str:
     """The lines that appear over a trial's mark; escaped by the page."""
     head = f"{task.metric} {n.significant(trial.score, 4)}" if trial.score is not None else trial.status
-    lines = [head, *([trial.reason] if trial.reason else []), *(f"{k} = {n.setting(v)}" for k, v in trial.settings.items())]
+    lines = [
+        head,
+        *([trial.reason] if trial.reason else []),
+        *(f"{k} = {n.setting(v)}" for k, v in trial.settings.items()),
+    ]
     return "\n".join([*lines, f"trial {trial.slot}, {n.duration(trial.seconds)}"])
 
 

@@ -32,13 +32,26 @@ def markdown(view: View) -> str:
 def _task(t: TaskView, heading: bool) -> list[str]:
     level = "###" if heading else "##"
     parts = [f"## {_text(t.title)}", _text(t.verdict)] if heading else []
+    titles = [
+        "#",
+        "Method",
+        t.metric_heading,
+        "Steps to target",
+        "Seconds to target",
+        "Peak memory",
+        "State, B/param",
+        "Runs",
+    ]
     rows = [
-        (r.rank, r.method.title + (" (baseline)" if r.baseline else ""), r.metric, r.difference, r.steps, r.seconds, r.memory, r.state,
-         f"{r.runs} {r.runs_note}".strip())
+        [r.rank, r.method.title + (" (baseline)" if r.baseline else ""), r.metric, r.steps, r.seconds, r.memory, r.state, f"{r.runs} {r.runs_note}".strip()]
         for r in t.rows
     ]  # fmt: skip
-    titles = ["#", "Method", t.metric_heading, f"Against {t.baseline_title}", "Steps to target", "Seconds to target", "Peak memory", "State, B/param", "Runs"]  # fmt: skip
-    parts += [f"{level} Ranking", _text(t.ranking_note.partition(" The dashed line")[0]), table(titles, rows, "rlrrrrrrr")]
+    if t.differences:
+        titles.insert(3, f"Against {t.baseline_title}")
+        for cells, row in zip(rows, t.rows, strict=True):
+            cells.insert(3, row.difference)
+    note = t.ranking_note.partition(" The dashed line")[0]
+    parts += [f"{level} Ranking", _text(note), table(titles, rows, "rl" + "r" * (len(titles) - 2))]
     if t.target_note:
         parts.append(_text(t.target_note))
     if t.sentences:
@@ -53,7 +66,10 @@ def _task(t: TaskView, heading: bool) -> list[str]:
     rows = [(r["method"].title, r["seed"], r["status"], r["metric"], r["loss"], r["steps"], r["seconds"], r["memory"], r["reason"]) for r in t.runs]  # fmt: skip
     titles = ["Method", "Seed", "Status", f"Test {t.metric}", "Test loss", "Steps", "Seconds", "Peak memory", "Reason"]
     parts += [f"{level} Final runs", f"{t.runs_note}.", *([table(titles, rows, "lrlrrrrrl")] if rows else [])]
-    rows = [(r["method"].title, r["slot"], r["status"], r["score"], r["settings"], r["steps"], r["seconds"], r["reason"]) for r in t.trials]
+    rows = [
+        (r["method"].title, r["slot"], r["status"], r["score"], r["settings"], r["steps"], r["seconds"], r["reason"])
+        for r in t.trials
+    ]
     titles = ["Method", "Slot", "Status", f"Validation {t.metric}", "Settings", "Steps", "Seconds", "Reason"]
     parts += [f"{level} Tuning trials", f"{t.trials_note}.", *([table(titles, rows, "lrlrlrrl")] if rows else [])]
     return parts
@@ -68,7 +84,11 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[object]], align: str) -
         padded = (c.ljust(w) if a == "l" else c.rjust(w) for c, w, a in zip(cells, widths, align, strict=True))
         return "| " + " | ".join(padded) + " |"
 
-    rule = "|" + "|".join(("-" * (w + 2)) if a == "l" else "-" * (w + 1) + ":" for w, a in zip(widths, align, strict=True)) + "|"
+    rule = (
+        "|"
+        + "|".join(("-" * (w + 2)) if a == "l" else "-" * (w + 1) + ":" for w, a in zip(widths, align, strict=True))
+        + "|"
+    )
     return "\n".join([line(lines[0]), rule, *(line(cells) for cells in lines[1:])])
 
 

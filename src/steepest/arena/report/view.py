@@ -4,6 +4,7 @@ The HTML page and the Markdown file are written from the same :class:`View`; sta
 :mod:`steepest.arena.analysis` as they are.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -79,6 +80,7 @@ class TaskView:
     metric_heading: str
     ranking_note: str
     target_note: str
+    curves_note: str
     scale: Scale
     rows: tuple[Row, ...]
     differences: tuple[Mapping[str, Any], ...]
@@ -114,7 +116,7 @@ def view(comparison: Comparison, analysis: Analysis, files: Sequence[str]) -> Vi
     tasks = tuple(_task(comparison, infos[t.task], t, methods, asked) for t in analysis.tasks)
     warning = str(comparison.plan.get("warning") or "")
     return View(
-        title=", ".join(t.title for t in comparison.tasks),
+        title=" · ".join(t.title for t in comparison.tasks),
         verdict=_verdict(analysis),
         caveats=_caveats(comparison, tasks, warning, asked),
         glance=_glance(comparison, asked),
@@ -165,8 +167,11 @@ def _caveats(comparison: Comparison, tasks: Sequence[TaskView], warning: str, as
         found.append(warning)
     if asked == 1:
         found.append("One seed for each method: there are no intervals, and chance alone may decide the order.")
-    many = len(tasks) > 1
-    found += [f"{t.title}: {text}" if many else text for t in tasks for text in t.caveats]
+    shared: dict[str, list[str]] = {}  # a method that fails everywhere is said once
+    for t in tasks:
+        for text in t.caveats:
+            shared.setdefault(text, []).append(t.name)
+    found += [text + (f" ({', '.join(names)})" if len(tasks) > 1 else "") for text, names in shared.items()]
     return tuple(found)
 
 
@@ -177,7 +182,7 @@ def _glance(comparison: Comparison, asked: int) -> tuple[tuple[str, str], ...]:
         ("Methods", str(len(comparison.methods))),
         ("Tuning trials each", str(plan.get("trials", n.DASH))),
         ("Seeds each", str(asked)),
-        ("Budget of a run", str(plan.get("budget", n.DASH))),
+        ("Budget of a run", re.sub(r"(?<=\d)(?=[a-z])", " ", str(plan.get("budget", n.DASH)))),
         ("Training time in all", n.duration(spent)),
         ("Finished" if environment.get("finished") else "Started", str(environment.get("finished") or environment.get("started") or n.DASH)),
     ]  # fmt: skip
@@ -201,10 +206,17 @@ def _task(
         for s in task.ranking
     )  # fmt: skip
     better = "higher" if info.higher_is_better else "lower"
-    target = "" if task.target is None else (
-        f"Target: a validation {info.metric} of {n.fixed(task.target, max(places, 3))}. Shown is the median over seeds to the first evaluation "
-        "at or beyond it, with its 95 % interval; seconds are training time alone."
-    )  # fmt: skip
+    several = any(s.low is not None for s in task.ranking)
+    what = f"Mean test {info.metric} with its 95 % interval" if several else f"Test {info.metric}"
+    line = f" The dashed line is {base_title}." if axis.baseline is not None and len(bars) > 1 else ""
+    target = ""
+    if task.target is not None:
+        shown = "the median over seeds to the first evaluation" if several else "the first evaluation"
+        width = ", with its 95 % interval" if several else ""
+        target = (
+            f"Target: a validation {info.metric} of {n.fixed(task.target, max(places, 3))}. Shown is {shown} at or beyond it{width}; "
+            "seconds are training time alone."
+        )
     return TaskView(
         name=info.name,
         anchor="task-" + "".join(c if c.isascii() and c.isalnum() else "-" for c in info.name),
@@ -215,13 +227,16 @@ def _task(
         caveats=_lost(task, methods),
         baseline_title=base_title,
         metric_heading=f"Test {info.metric}",
-        ranking_note=f"Mean test {info.metric} with its 95 % interval; {better} is better. The dashed line is {base_title}."
-        if axis.baseline is not None
-        else f"Mean test {info.metric} with its 95 % interval; {better} is better.",
+        ranking_note=f"{what}; {better} is better.{line}",
         target_note=target,
+        curves_note="The line is the median over seeds, the band reaches from the lowest to the highest seed."
+        if several
+        else "One seed each: the lines have no band.",
         scale=axis,
         rows=rows,
-        differences=tuple(_difference(d, methods[d.method], places) for d in task.differences),
+        differences=tuple(_difference(d, methods[d.method], places) for d in task.differences)
+        if any(d.pairs for d in task.differences)
+        else (),
         lines=tuple(
             {"method": methods[m.name], "code": m.line[info.name]}
             for m in sorted(comparison.methods, key=lambda m: [s.method for s in task.ranking].index(m.name))
@@ -294,7 +309,7 @@ def _reached(time: TargetTime | None, measure: str) -> Cell:
     note = f"{time.reached} of {time.runs} runs" if time.reached < time.runs else ""
     if middle is None:
         return Cell("not reached", None, "", f"by most: {note}")
-    width = f"[{show(low)}, {show(high) if high is not None else 'never'}]" if low is not None else ""
+    width = f"[{show(low)}, {show(high) if high is not None else 'never'}]" if low is not None and low != high else ""
     return Cell(show(middle), middle, width, note)
 
 
@@ -310,7 +325,7 @@ def _run(r: RunRecord, method: MethodView) -> Mapping[str, Any]:
 def _lost(task: TaskAnalysis, methods: Mapping[str, MethodView]) -> tuple[str, ...]:
     return tuple(
         f"{methods[s.method].title}: {s.lost} of {s.lost + s.seeds} final runs diverged or failed"
-        + ("." if not s.seeds else "; its mean is over the others, and it stands behind every method that lost none.")
+        + ("; its mean is over the others, and it stands behind every method that lost none" if s.seeds else "")
         for s in task.ranking
         if s.lost
     )
@@ -330,7 +345,11 @@ def _spent(records: Sequence[Any]) -> str:
     """``96: 70 complete, 14 pruned, 12 diverged; 5 min 02 s of training``."""
     parts = [(s, sum(r.status == s for r in records)) for s in ("complete", "pruned", "diverged", "failed")]
     counts = ", ".join(f"{k} {s}" for s, k in parts if k)
-    return f"{len(records)}: {counts}; {n.duration(sum(r.seconds for r in records))} of training" if records else "none yet"
+    return (
+        f"{len(records)}: {counts}; {n.duration(sum(r.seconds for r in records))} of training"
+        if records
+        else "none yet"
+    )
 
 
 def _facts(comparison: Comparison) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:

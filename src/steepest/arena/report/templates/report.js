@@ -74,7 +74,7 @@
     hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12.5 }, align: "left", namelength: -1 },
     ...extra,
   });
-  const logTicks = { type: "log", dtick: 1, exponentformat: "power", minor: { ticks: "", showgrid: false } };
+  const logTicks = (range) => ({ type: "log", range, dtick: Math.max(1, Math.ceil((range[1] - range[0]) / 3.5)), exponentformat: "power" });
 
   function curves(div, task) {
     const section = div.closest(".part");
@@ -126,8 +126,8 @@
     }
     const empty = mine.length ? [] : [{ text: `no ${plain(key)} tuned`, xref: "paper", yref: "paper", x: 0.5, y: 0.6, showarrow: false, font: { color: css("--soft") } }];
     Plotly.react(div, traces, layout({
-      margin: { l: 44, r: 8, t: 8, b: 30 }, hovermode: "closest", dragmode: false, annotations: empty,
-      xaxis: axis("", { ...logTicks, range: x, showgrid: false, anchor: off.length ? "y2" : "y", fixedrange: true }),
+      margin: { l: 44, r: 8, t: 8, b: 24 }, hovermode: "closest", dragmode: false, annotations: empty,
+      xaxis: axis("", { ...logTicks(x), showgrid: false, tickfont: { size: 10, color: css("--soft") }, anchor: off.length ? "y2" : "y", fixedrange: true }),
       yaxis: axis("", { type: log ? "log" : "linear", range: y, domain: [strip, 1], nticks: 5, fixedrange: true, automargin: false }),
       yaxis2: axis("", { domain: [0, Math.max(0.01, strip - 0.04)], range: [-0.6, off.length - 0.4], tickvals: off.map((_, i) => i), ticktext: off, showgrid: false,
         visible: off.length > 0, fixedrange: true, automargin: false, tickfont: { size: 9.5, color: css("--soft") } }),
