@@ -17,12 +17,12 @@ from functools import partial
 from typing import Any
 
 from steepest.core.errors import UnknownName
-from steepest.data.cora import GraphDataset, cora
 from steepest.data.dataset import Dataset, Split, Standardize
-from steepest.data.libsvm import KNOWN as _LIBSVM
-from steepest.data.libsvm import libsvm, read_libsvm
+from steepest.data.graphs import GraphDataset, cora
+from steepest.data.images import mnist, mnist10k, read_idx
+from steepest.data.libsvm_format import KNOWN as _LIBSVM
+from steepest.data.libsvm_format import libsvm, read_libsvm
 from steepest.data.locate import ChecksumMismatch, CorruptData, DataNotFound
-from steepest.data.mnist import mnist, mnist10k, read_idx
 from steepest.data.split import split_indices
 from steepest.data.tables import breast_cancer, diabetes, digits, wine
 from steepest.data.text import TextDataset, pytext, tiny_shakespeare

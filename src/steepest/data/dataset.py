@@ -12,7 +12,7 @@ from steepest.data.split import split_indices
 __all__ = ["Dataset", "Split", "Standardize", "check_dtype", "make_dataset"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Standardize:
     """The affine transform ``x -> (x - mean) / scale``; its inverse is :meth:`invert`.
 
@@ -44,7 +44,7 @@ class Standardize:
         return x * self.scale.to(x) + self.mean.to(x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """One part of a data set.
 
@@ -72,7 +72,7 @@ class Split:
         return replace(self, inputs=inputs, targets=targets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set in three parts that share no row and together hold every row of the source.
 

@@ -8,6 +8,7 @@ the cache only when it is right; an interrupted or wrong download therefore leav
 
 import gzip
 import hashlib
+import http.client
 import os
 import sys
 import tempfile
@@ -85,7 +86,7 @@ def cache_folder() -> Path:
 def folders() -> list[Path]:
     """The folders searched, in order: ``STEEPEST_DATA`` when it is set, then the cache."""
     named = os.environ.get("STEEPEST_DATA")
-    return ([Path(named).expanduser()] if named else []) + [cache_folder()]
+    return ([Path(named).expanduser().absolute()] if named else []) + [cache_folder()]
 
 
 def offline() -> bool:
@@ -112,7 +113,7 @@ def find(source: Source) -> Path:
         assert source.sha256 is not None  # Source checks it
         try:
             return download(source.url, source.sha256, cache_folder() / (source.saved_as or source.names[0]))
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             network = f"  {source.url}: {error}"
     raise DataNotFound(_missing(source, tried, network))
 
@@ -137,7 +138,7 @@ def download(url: str, sha256: str, target: Path) -> Path:
 
     Raises:
         ChecksumMismatch: the content differs; nothing is left behind.
-        OSError: the network, the server or the folder fails; nothing is left behind.
+        OSError, http.client.HTTPException: the network, the server or the folder fails; nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()

@@ -25,9 +25,10 @@ def split_indices(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row numbers of train, validation and test, each shuffled; disjoint, and together all of ``range(rows)``.
 
-    With ``labels`` the split is stratified: every class gives each part its share to within one row, and keeps at
-    least one row in train. Sizes are ``round(fraction * rows)`` unless that last rule makes them smaller. The test
-    part does not depend on ``validation``, so tuning with another validation fraction leaves it untouched.
+    With ``labels`` the split is stratified: every class keeps at least one row in train, and gives each other part its
+    share to within one row; a class of so few rows that both cannot hold gives less. Sizes are
+    ``round(fraction * rows)`` where that rule allows. The test part does not depend on ``validation``, so tuning with
+    another validation fraction leaves it untouched.
 
     Args:
         rows: number of rows, at least 1.
@@ -66,8 +67,8 @@ def split_indices(
 def _apportion(sizes: np.ndarray, fraction: float, name: str, room: np.ndarray) -> np.ndarray:
     """``round(fraction * total)`` rows shared out over classes by largest remainder, at most ``room`` from each."""
     exact = sizes * fraction
-    counts = np.minimum(np.floor(exact).astype(np.int64), room)
-    wanted = round(float(exact.sum()))
+    counts: np.ndarray = np.minimum(np.floor(exact).astype(np.int64), room)
+    wanted = round(fraction * int(sizes.sum()))
     for c in np.argsort(np.floor(exact) - exact, kind="stable"):  # largest remainder first, ties by class
         if counts.sum() >= wanted:
             break

@@ -25,7 +25,7 @@ PYTEXT_VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
 _DROPPED = bytes(set(range(256)) - set(PYTEXT_VOCABULARY.encode()))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TextDataset:
     """A text as symbol numbers, in three contiguous blocks: train, then validation, then test. They share no character.
 

@@ -41,7 +41,7 @@ _SHA256 = {
 _KEYS = ("indices", "indptr", "shape", "labels", "edges", "train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GraphDataset:
     """A graph whose nodes carry features and classes. All nodes and edges are seen in training (transductive); labels
     are split.
@@ -107,7 +107,7 @@ def cora(*, dtype: torch.dtype = torch.float32) -> GraphDataset:
     if path is not None:
         arrays = _read_npz(path)
     else:
-        hint = "cora/cora.npz, one file with the same content as the eight of Planetoid, was looked for in the same folders."
+        hint = "cora/cora.npz, which holds the same in one file, was looked for in the same folders."
         names = {part: f"cora/ind.cora.{part}" for part in _SHA256}
         files = {
             part: find(Source((name,), url=f"{_REPOSITORY}ind.cora.{part}", sha256=_SHA256[part], hint=hint))

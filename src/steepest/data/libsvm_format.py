@@ -85,12 +85,15 @@ def read_libsvm(
 
     Integer(1, optional=True).check("features", features)
     path = Path(path)
-    labels, counts, columns, values = [], [], [], []
+    labels: list[np.ndarray] = []
+    counts: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    values: list[np.ndarray] = []
     for first_line, lines in _blocks(path):
         parsed = _parse(path, first_line, lines, 0 if zero_based else 1, features)
         for whole, piece in zip((labels, counts, columns, values), parsed, strict=True):
             whole.append(piece)
-    if not sum(map(len, labels)):
+    if not any(map(len, labels)):
         raise CorruptData(f"{path} holds no rows")
     pointers = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
     column = np.concatenate(columns)
@@ -104,7 +107,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     with path.open("rb") as raw:
         zipped = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw
+        stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=raw) if zipped else raw
         number = 1
         try:
             while lines := stream.readlines(_BLOCK):
