@@ -27,8 +27,8 @@ def bootstrap_interval(
     The plain percentile bootstrap is too narrow for few values, by the factor ``sqrt((n-1)/n)`` of the plug-in
     deviation and by using normal rather than Student quantiles. The expanded percentile interval (T. Hesterberg, "What
     Teachers Should Know About the Bootstrap", 2015) takes the percentiles ``Phi(-+ sqrt(n/(n-1)) t)`` instead, where
-    ``t`` is the Student quantile of ``n-1`` degrees of freedom. It never reaches beyond the resampled values: with two or three
-    values it is their range, and covers less than ``level``.
+    ``t`` is the Student quantile of ``n-1`` degrees of freedom. It never reaches beyond the resampled values: with two
+    or three values it is their range, and covers less than ``level``.
 
     Args:
         values: the observations; infinite ones are allowed where the statistic orders rather than adds (the median).

@@ -1,0 +1,19 @@
+"""What several tasks share."""
+
+from typing import Any
+
+from torch import Tensor
+
+from ..task import Data, Examples
+
+__all__ = ["accuracy", "examples"]
+
+
+def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The part of the rows whose largest output is the target class."""
+    return (outputs.argmax(-1) == targets).float().mean()
+
+
+def examples(dataset: Any) -> Data:
+    """The splits of a :class:`steepest.data` data set."""
+    return Data(*(Examples(s.inputs, s.targets) for s in (dataset.train, dataset.validation, dataset.test)))
