@@ -69,7 +69,8 @@ def encode(value: Any, generators: list[torch.Generator], where: str = "state") 
         return ("dict", [(coded, encode(item, generators, f"{where}[{key!r}]")) for coded, key, item in pairs])
     for plain_type in _PLAIN:
         if isinstance(value, plain_type):
-            return plain_type(value)  # numpy's float64 is a float, but torch.load would refuse it
+            number: Any = value
+            return plain_type(number)  # numpy's float64 is a float, but torch.load would refuse it
     raise TypeError(
         f"{where} cannot be saved in a checkpoint: {value!r} of type {type(value).__name__}; a state is made of "
         "tensors, generators, numbers, strings and None in nested dataclasses, dicts, lists and tuples"
@@ -114,10 +115,13 @@ def decode(coded: Any, generators: list[torch.Generator]) -> Any:
         raise CheckpointError(f"the checkpoint holds an unknown kind of entry {kind!r}")
     found = _find(content)
     fields = {name: decode(item, generators) for name, item in coded[2].items()}
-    known = None if found is None else set(getattr(found, "__dataclass_fields__", getattr(found, "_fields", ())))
-    if found is None or known != set(fields):
-        raise CheckpointError(f"the checkpoint holds a {content} with fields {sorted(fields)}, unknown to this program")
-    if not dataclasses.is_dataclass(found):
+    if found is None:
+        raise CheckpointError(f"the checkpoint holds a {content}, which this program has not loaded")
+    is_tuple = not dataclasses.is_dataclass(found)
+    known = set(getattr(found, "_fields", ())) if is_tuple else {field.name for field in dataclasses.fields(found)}
+    if known != set(fields):
+        raise CheckpointError(f"the checkpoint holds a {content} with {sorted(fields)}; here it has {sorted(known)}")
+    if is_tuple:
         return found(**fields)
     made: Any = object.__new__(found)  # as it was, without running __init__ again
     for name, item in fields.items():
@@ -171,8 +175,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged file makes torch raise errors of many kinds
+        first = "".join(str(error).splitlines()[:1])[:200]
         raise CheckpointError(
-            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
+            f"checkpoint {str(path)!r} cannot be read ({type(error).__name__}: {first}); "
             "it is corrupt or no checkpoint at all: delete it, or name another file"
         ) from error
     if not isinstance(whole, dict) or whole.get("format") != _FORMAT:

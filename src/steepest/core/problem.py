@@ -2,8 +2,8 @@
 
 A problem class marks its oracles with :func:`~steepest.core.oracle.oracle`; their names are what it *offers*. A solver
 lists the names it *needs*, and :meth:`Problem.require` compares the two before the first step. Names in
-use: ``"value"``, ``"gradient"``, ``"hvp"``, ``"prox"``, ``"lmo"``, ``"projection"``, ``"minibatch"``; a room may add its
-own.
+use: ``"value"``, ``"gradient"``, ``"hvp"``, ``"prox"``, ``"lmo"``, ``"projection"``, ``"minibatch"``; a room may add
+its own.
 """
 
 from collections.abc import Callable, Iterable

@@ -233,7 +233,7 @@ class Run:
             "calls": self.counts.snapshot(),
             "trace": self.trace.pack(),
             "ended": None if ended is None else (ended[0].value, ended[1]),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a TorchVersion would need pickle to be read
         }
         files.save(self.path, content)
 
