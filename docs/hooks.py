@@ -62,7 +62,7 @@ def modules(room: str) -> Iterator[str]:
 
 def catalogue_page() -> str:
     """All methods, in a table for the overview and an entry each for the details."""
-    everything = sorted(cards(), key=lambda card: (card.room, card.family, card.name))
+    everything = sorted(cards().values(), key=lambda card: (card.room, card.family, card.name))
     lines = [
         "# Catalogue",
         "",
