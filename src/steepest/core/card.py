@@ -86,7 +86,7 @@ class MethodCard:
         summary: one sentence: what it does.
         target: where the class is, as ``"package.module:Class"``; imported on first use.
         papers: the sources.
-        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ``"per-sample gradients"``.
+        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...
         buffers: tensors of the parameter's size that it keeps as state (measured by the contract tests).
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
         settings: fixed settings that the arena adds (for wrapped optimizers whose defaults are not the usual practice).

@@ -1,0 +1,413 @@
+"""The base class that makes a ``torch.optim.Optimizer`` of an update rule.
+
+A subclass gives the rule and its signature; everything else (parameter groups, state dicts, closures, checks, dtypes,
+memory layouts, sharded tensors, the engine) is here, once for all methods.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+from torch.optim import Optimizer
+
+from .engine import Engine, Item, apply, choose_engine
+from .functional import Functional
+from .ranges import Flag, OneOf, Range, check_settings
+from .routing import Routing, route
+from .rule import Granularity, Rule, compute_dtype
+
+__all__ = ["Common", "NonFinite", "Parameters", "RuleOptimizer"]
+
+NonFinite = Literal["propagate", "skip", "raise"]
+Parameters = nn.Module | Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+
+
+class Common(TypedDict, total=False):
+    """Keyword arguments that every rule optimizer takes; :class:`RuleOptimizer` explains them."""
+
+    maximize: bool
+    engine: Engine
+    nonfinite: NonFinite
+
+
+_COMMON: dict[str, Range] = {
+    "maximize": Flag(),
+    "engine": OneOf(("auto", "eager", "compiled")),
+    "nonfinite": OneOf(("propagate", "skip", "raise")),
+}
+
+
+class RuleOptimizer(Optimizer):
+    """A ``torch.optim.Optimizer`` made of a pure update rule.
+
+    Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
+    ``state``, ``granularity``, ``coefficients``, ``ranges``, ``static`` and ``fallback``; their ``__init__`` spells
+    the settings out and passes them on.
+
+    Args:
+        params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
+            rule split a module with :func:`~steepest.core.routing.route`; the others take all its parameters.
+        settings: the hyper-parameters with their values, checked against ``ranges`` (also in every group).
+        maximize: ascend instead of descend.
+        engine: ``"eager"`` (the rule as it stands), ``"compiled"`` (one fused kernel under ``torch.compile``), or
+            ``"auto"``: compiled when the optimizer holds at least 2 million elements on a CPU or CUDA device.
+        nonfinite: what a NaN or infinite gradient does. ``"propagate"``: nothing is checked, as in torch.optim.
+            ``"skip"``: the whole step is left out and counted in ``skipped_steps``. ``"raise"``: ``FloatingPointError``
+            that names the parameter, before anything is changed.
+        routing: patterns that override where a module's parameters go (methods with a fallback only).
+
+    Raises:
+        ValueError, TypeError: a setting is out of its range (the message names it), no parameters are given, a
+            parameter appears twice, a gradient is sparse, a parameter is complex and the rule has no meaning for it.
+
+    State of half-precision parameters is kept in float32, and the rule is evaluated in float32 for them.
+    """
+
+    state_tensors: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {}
+    granularity: ClassVar[Granularity | Callable[..., Granularity]] = "elementwise"
+    coefficients: ClassVar[Callable[..., Mapping[str, Any]] | None] = None
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    static: ClassVar[tuple[str, ...]] = ()
+    complex_as_real: ClassVar[bool] = True
+    fallback: ClassVar[Rule | None] = None
+    algorithm: ClassVar[Rule]
+
+    @staticmethod
+    def rule(x: Tensor, g: Tensor, *state: Tensor, **settings: Any) -> tuple[Tensor, ...]:
+        """The update rule: from parameter, gradient and state to the new parameter and state."""
+        raise NotImplementedError
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "rule" in cls.__dict__:
+            cls.algorithm = Rule(
+                name=cls.__name__.lower(),
+                update=cls.rule,
+                state=cls.state_tensors,
+                granularity=cls.granularity,
+                coefficients=cls.coefficients,
+                ranges=cls.ranges,
+                static=cls.static,
+                complex_as_real=cls.complex_as_real,
+            )
+
+    def __init__(
+        self,
+        params: Parameters,
+        settings: Mapping[str, Any],
+        *,
+        maximize: bool = False,
+        engine: Engine = "auto",
+        nonfinite: NonFinite = "propagate",
+        fallback_settings: Mapping[str, Any] | None = None,
+        routing: Mapping[str, str] | None = None,
+    ) -> None:
+        common = {"maximize": maximize, "engine": engine, "nonfinite": nonfinite}
+        check_settings(type(self).__name__, common, _COMMON)
+        check_settings(type(self).__name__, settings, self.ranges)
+        self.engine: Engine = engine
+        self.nonfinite: NonFinite = nonfinite
+        self.skipped_steps = 0
+        self.routing: Routing | None = None
+        self._fallback_settings = dict(fallback_settings or {})
+        if isinstance(params, nn.Module):
+            params = self._of_module(params, routing)
+        elif routing is not None:
+            raise TypeError(f"{type(self).__name__}: routing needs the whole model as first argument, got parameters")
+        super().__init__(params, {**settings, "maximize": maximize})  # type: ignore[arg-type]
+
+    def _of_module(self, module: nn.Module, routing: Mapping[str, str] | None) -> Any:
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        if not named:
+            raise ValueError(f"{type(self).__name__}: the module {type(module).__name__} has no trainable parameters")
+        if self.fallback is None:
+            if routing is not None:
+                raise TypeError(f"{type(self).__name__} treats all parameters alike; it takes no routing")
+            return named
+        self.routing = route(module, routing)
+        return [
+            group
+            for group in (
+                {"params": self.routing.named("matrix"), "rule": self.algorithm.name},
+                {"params": self.routing.named("embedding", "head", "vector"), "rule": self.fallback.name},
+            )
+            if group["params"]
+        ]
+
+    # ---------------------------------------------------------------------------------------- groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; settings it does not name take the optimizer's. Every setting is checked.
+
+        With a ``fallback`` rule, ``rule=`` names the one that the group follows.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"a parameter group must be a dict, got {type(param_group).__name__}")
+        group = dict(param_group)
+        rule = self._rule_named(group.setdefault("rule", self.algorithm.name))
+        if rule is self.fallback:
+            group = {**self._fallback_settings, **group}
+        check_settings(f"{type(self).__name__}: parameter group {len(self.param_groups)}", group, rule.ranges)
+        group = {**self.group_settings({**self.defaults, **group}), **group}
+        params = group["params"]
+        group["params"] = [params] if isinstance(params, Tensor) else list(params)
+        tensors = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
+        names = [p[0] if isinstance(p, tuple) else None for p in group["params"]]
+        seen: set[int] = set()
+        for index, (name, p) in enumerate(zip(names, tensors, strict=True)):
+            label = f"parameter {name!r}" if name else f"parameter {index}"
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{type(self).__name__}: {label} must be a tensor, got {type(p).__name__}")
+            if id(p) in seen:
+                raise ValueError(f"{type(self).__name__}: {label} appears twice in a parameter group")
+            seen.add(id(p))
+            if not (p.is_floating_point() or p.is_complex()):
+                raise TypeError(f"{type(self).__name__}: {label} must be floating point, got dtype {p.dtype}")
+            if p.is_complex() and not rule.complex_as_real:
+                raise TypeError(
+                    f"{type(self).__name__}: {label} is complex ({p.dtype}); this rule is defined for real tensors only"
+                )
+            self.check_parameter(label, p, {**self.defaults, **group})
+        super().add_param_group(group)
+
+    def group_settings(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Further entries that a method stores in each group when it is added (a base learning rate, say)."""
+        return {}
+
+    def check_parameter(self, label: str, p: Tensor, settings: Mapping[str, Any]) -> None:
+        """Refuse tensors that the rule cannot treat: matrix rules need at least two dimensions."""
+        rule = self._rule_named(settings["rule"])
+        if rule.granularity == "matrix" and p.dim() < 2:
+            hint = (
+                f"; give such tensors to a group with rule={self.fallback.name!r}, or pass the whole model"
+                if (self.fallback)
+                else ""
+            )
+            raise ValueError(f"{type(self).__name__}: {label} of shape {tuple(p.shape)} is not a matrix{hint}")
+
+    def _rule_named(self, name: str) -> Rule:
+        rules = {self.algorithm.name: self.algorithm}
+        if self.fallback is not None:
+            rules[self.fallback.name] = self.fallback
+        if name not in rules:
+            allowed = ", ".join(map(repr, rules))
+            raise ValueError(f"{type(self).__name__}: rule must be one of {allowed}, got {name!r}")
+        return rules[name]
+
+    # ---------------------------------------------------------------------------------------- step
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; parameters without a gradient are left alone.
+
+        Args:
+            closure: re-evaluates the model with gradients enabled and returns the loss.
+
+        Returns:
+            What the closure returned, else ``None``.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        active = [(group, self._with_gradient(group)) for group in self.param_groups]
+        if self.nonfinite != "propagate" and not self._finite(active):
+            self.skipped_steps += 1
+            return loss
+        elements = sum(p.numel() for group in self.param_groups for p in group["params"])
+        for group, params in active:
+            rule = self._rule_named(group["rule"])
+            for (step, _, device), bucket in self._buckets(rule, params).items():
+                apply(
+                    rule,
+                    group,
+                    step,
+                    [self._item(rule, p, group) for p in bucket] if not _sharded(bucket) else [],
+                    engine=choose_engine(self.engine, elements, device),
+                )
+                if _sharded(bucket):
+                    self._step_sharded(rule, group, step, bucket, choose_engine(self.engine, elements, device))
+        return loss
+
+    def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
+            if p.grad.layout != torch.strided:  # type: ignore[union-attr]
+                raise RuntimeError(
+                    f"{type(self).__name__} does not take sparse gradients (parameter {self._label(p)} of shape "
+                    f"{tuple(p.shape)}); build its embedding with sparse=False, or use torch.optim.SparseAdam for it"
+                )
+        return params
+
+    def _label(self, p: Tensor) -> str:
+        """The parameter's name where it was given, else its position."""
+        for index, group in enumerate(self.param_groups):
+            for place, candidate in enumerate(group["params"]):
+                if candidate is p:
+                    names = group.get("param_names")
+                    return repr(names[place]) if names else f"{place} of group {index}"
+        return "?"
+
+    def _finite(self, active: list[tuple[dict[str, Any], list[Tensor]]]) -> bool:
+        grads = [p.grad for _, params in active for p in params if p.grad is not None and p.grad.numel()]
+        if not grads:
+            return True
+        total = nn.utils.get_total_norm(grads, norm_type=math.inf)
+        if isinstance(total, DTensor):
+            total = total.full_tensor()
+        if torch.isfinite(total):
+            return True
+        if self.nonfinite == "skip":
+            return False
+        for _, params in active:
+            for p in params:
+                bad = ~torch.isfinite(_local(p.grad))  # type: ignore[arg-type]
+                if bad.any():
+                    raise FloatingPointError(
+                        f"{type(self).__name__}: the gradient of parameter {self._label(p)} has {int(bad.sum())} "
+                        f"non-finite of {bad.numel()} entries; nothing was changed"
+                    )
+        raise FloatingPointError(f"{type(self).__name__}: a gradient on another process is not finite")
+
+    def _buckets(self, rule: Rule, params: list[Tensor]) -> dict[tuple[int, torch.dtype, torch.device], list[Tensor]]:
+        buckets: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
+        for p in params:
+            state = self.state[p]
+            if not state:
+                state["step"] = 0
+                for name, make in rule.state.items():
+                    state[name] = _as_state(make(p), p)
+            state["step"] += 1
+            buckets.setdefault((state["step"], p.dtype, p.device), []).append(p)
+        return buckets
+
+    def _item(self, rule: Rule, p: Tensor, group: Mapping[str, Any]) -> Item:
+        x, g = p.detach(), p.grad
+        assert g is not None
+        state = tuple(self.state[p][name] for name in rule.state)
+        if x.is_complex():
+            x, g = torch.view_as_real(x), torch.view_as_real(g.resolve_conj())
+            state = tuple(torch.view_as_real(s) for s in state)
+        return Item(x, -g if group["maximize"] else g, state)
+
+    def _step_sharded(
+        self,
+        rule: Rule,
+        group: Mapping[str, Any],
+        step: int,
+        bucket: list[Tensor],
+        engine: Literal["eager", "compiled"],
+    ) -> None:
+        """DTensors: an elementwise rule works on the local shards; others gather, update alike everywhere, and keep
+        their shard."""
+        items: list[Item] = []
+        gathered: list[tuple[list[DTensor], Item]] = []
+        for p in bucket:
+            item = self._item(rule, p, group)
+            tensors = [item.x, item.g, *item.state]
+            if rule.granularity_of(item.x, group) == "elementwise":
+                items.append(Item(*_tuple_item([_local(t) for t in tensors])))
+            else:
+                full = Item(*_tuple_item([t.full_tensor() if isinstance(t, DTensor) else t for t in tensors]))
+                items.append(full)
+                gathered.append((tensors, full))  # type: ignore[arg-type]
+        apply(rule, group, step, items, engine=engine)
+        for targets, full in gathered:
+            for target, result in zip([targets[0], *targets[2:]], [full.x, *full.state], strict=True):
+                whole = DTensor.from_local(result, target.device_mesh, [Replicate()] * target.device_mesh.ndim)
+                target.copy_(whole.redistribute(placements=target.placements))
+
+    # ---------------------------------------------------------------------------------------- saving
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("engine", "nonfinite", "skipped_steps", "routing", "_fallback_settings")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Load a state saved by the same method for the same shapes; restores the state bit for bit.
+
+        Raises:
+            ValueError: the state belongs to another method, other groups or other shapes; nothing is changed then.
+        """
+        self._check_loadable(state_dict)
+        super().load_state_dict(dict(state_dict))
+        # torch casts loaded state to the parameter's dtype; ours is float32 for half-precision parameters.
+        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for index, p in zip(ids, params, strict=True):
+            for name, value in state_dict["state"].get(index, {}).items():
+                if isinstance(value, Tensor) and name != "step":
+                    if isinstance(value, DTensor) or not isinstance(p, DTensor):
+                        fresh = _as_state(torch.empty_like(p), p)
+                        fresh.copy_(value)
+                        self.state[p][name] = fresh
+                elif name == "step":
+                    self.state[p][name] = int(value)
+
+    def _check_loadable(self, state_dict: Mapping[str, Any]) -> None:
+        me = type(self).__name__
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise ValueError(f"{me}: a state dict must be a mapping with 'state' and 'param_groups'")
+        groups = state_dict["param_groups"]
+        if len(groups) != len(self.param_groups):
+            raise ValueError(
+                f"{me}: the state dict has {len(groups)} parameter groups, this has {len(self.param_groups)}"
+            )
+        for index, (saved, own) in enumerate(zip(groups, self.param_groups, strict=True)):
+            if saved.get("rule", own["rule"]) != own["rule"] or "rule" not in saved:
+                other = f"the rule {saved['rule']!r}" if "rule" in saved else "another optimizer"
+                raise ValueError(f"{me}: group {index} of the state dict was saved by {other}, not {own['rule']!r}")
+            if len(saved["params"]) != len(own["params"]):
+                raise ValueError(
+                    f"{me}: group {index} of the state dict has {len(saved['params'])} parameters, "
+                    f"this has {len(own['params'])}"
+                )
+            rule = self._rule_named(own["rule"])
+            for key, p in zip(saved["params"], own["params"], strict=True):
+                entry = state_dict["state"].get(key)
+                if not entry:
+                    continue
+                if set(entry) != {"step", *rule.state}:
+                    raise ValueError(
+                        f"{me}: the state dict holds {sorted(entry)} for parameter {self._label(p)}, "
+                        f"expected {sorted({'step', *rule.state})}"
+                    )
+                for name in rule.state:
+                    if entry[name].shape != p.shape:
+                        raise ValueError(
+                            f"{me}: state {name!r} of parameter {self._label(p)} has shape {tuple(entry[name].shape)}, "
+                            f"the parameter has {tuple(p.shape)}"
+                        )
+
+    # ---------------------------------------------------------------------------------------- functional
+
+    @classmethod
+    def functional(cls, **settings: Any) -> Functional:
+        """The same rule as pure functions of dictionaries of tensors, for ``torch.func`` (``grad``, ``vmap``).
+
+        Args:
+            settings: the optimizer's settings; those left out take their defaults.
+        """
+        probe = cls([torch.zeros(1, 1)], **settings)  # type: ignore[call-arg, arg-type]
+        return Functional(cls.algorithm, {k: deepcopy(v) for k, v in probe.param_groups[0].items() if k != "params"})
+
+
+def _tuple_item(tensors: list[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    return tensors[0], tensors[1], tuple(tensors[2:])
+
+
+def _local(t: Tensor) -> Tensor:
+    return t.to_local() if isinstance(t, DTensor) else t
+
+
+def _sharded(params: list[Tensor]) -> bool:
+    return any(isinstance(p, DTensor) for p in params)
+
+
+def _as_state(t: Tensor, p: Tensor) -> Tensor:
+    """A state tensor in the dtype that states have: float32 at least."""
+    return t.detach().to(compute_dtype(p.dtype)) if not t.is_complex() else t.detach()
