@@ -76,7 +76,7 @@ KAPPAS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
 
 
 def value(name: str, x: Tensor, *, p: float = 2.0, epsilon: float = 1e-3, k: int = 1) -> Tensor:
-    """The function ``name`` at ``x``: a 0-dim tensor. Names: the keys of :data:`KAPPAS`; see :class:`~steepest.optim.LionK`."""
+    """The function ``name`` (a key of :data:`KAPPAS`; :class:`~steepest.optim.LionK` lists them) at ``x``: 0-dim."""
     return KAPPAS[name][0](x, p=p, epsilon=epsilon, k=k)
 
 

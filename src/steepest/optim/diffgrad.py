@@ -37,8 +37,8 @@ class DiffGrad(RuleOptimizer):
         common: ``maximize``, ``engine``, ``nonfinite``: see :class:`~steepest.core.optimizer.RuleOptimizer`.
 
     This follows the paper. The authors' code corrects the bias outside the root, which makes the effective epsilon
-    :math:`\varepsilon / \sqrt{1 - \beta_2^t}`; and its first version kept a reference to the gradient instead of a copy,
-    so that :math:`\xi` was always 1/2.
+    :math:`\varepsilon / \sqrt{1 - \beta_2^t}`; and its first version kept a reference to the gradient instead of a
+    copy, so that :math:`\xi` was always 1/2.
 
     Source: Dubey et al. (2019), diffGrad: An Optimization Method for Convolutional Neural Networks, arXiv 1909.11015.
     """

@@ -35,8 +35,8 @@ class LionK(RuleOptimizer):
         x_t &= x_{t-1} - \eta \, \big(\nabla\mathcal K(\beta_1 m_{t-1} + (1 - \beta_1) g_t) + \lambda x_{t-1}\big) \\
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
 
-    With weight decay :math:`\lambda > 0` it minimizes :math:`f(x) + \frac{\gamma}{\lambda} \mathcal K^*(\lambda x)`: the
-    conjugate :math:`\mathcal K^*` of a norm is the indicator of its dual ball, so the iterates are driven into that
+    With weight decay :math:`\lambda > 0` it minimizes :math:`f(x) + \frac{\gamma}{\lambda} \mathcal K^*(\lambda x)`:
+    the conjugate :math:`\mathcal K^*` of a norm is the indicator of its dual ball, so the iterates are driven into that
     ball of radius :math:`1/\lambda` (at the rate :math:`1 - \eta\lambda` per step) and do not leave it.
 
     ==============  ===============================================  ============================================
