@@ -265,7 +265,7 @@ def test_a_solver_names_what_the_problem_lacks() -> None:
     class Proximal(FixedStep):
         needs = frozenset({"gradient", "prox"})
 
-    with pytest.raises(MissingOracle, match="Proximal needs 'gradient', 'prox'.*does not offer 'prox'"):
+    with pytest.raises(MissingOracle, match=r"Proximal needs 'gradient', 'prox'.*does not offer 'prox'"):
         Proximal().run(SQUARE, START, budget="1steps")
 
 

