@@ -46,6 +46,7 @@ $(STAMPS)/torch: constraints.txt
 	@echo "set-up: $(TORCH) into $(VENV)"
 	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
 	@$(PIP) hatchling editables
+	@$(BIN)/python -c 'import torch' || { echo "$(VENV) is damaged (an interrupted install?): remove it, then run make again"; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
 
 # One stamp per extra: `$(STAMPS)/test` installs the checkout with the extra `test`.
