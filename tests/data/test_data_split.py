@@ -68,6 +68,13 @@ def test_a_class_of_one_row_goes_to_train() -> None:
     assert len(val) == len(held) == 4
 
 
+def test_validation_leaves_the_last_row_of_a_class_to_train() -> None:
+    labels = np.array([0] * 2 + [1] * 18)
+    train, val, held = split_indices(20, labels, validation=0.45, test=0.45)
+    # The test part takes one of the two rows of class 0; validation, whose share of it is 0.9 too, takes none.
+    assert [np.bincount(labels[part], minlength=2).tolist() for part in (train, val, held)] == [[1, 1], [0, 9], [1, 8]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

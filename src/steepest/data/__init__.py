@@ -25,9 +25,10 @@ from steepest.data.libsvm_format import libsvm, read_libsvm
 from steepest.data.locate import ChecksumMismatch, CorruptData, DataNotFound
 from steepest.data.split import split_indices
 from steepest.data.tables import breast_cancer, diabetes, digits, wine
-from steepest.data.text import TextDataset, pytext, tiny_shakespeare
+from steepest.data.text import PYTEXT_VOCABULARY, TextDataset, pytext, tiny_shakespeare
 
 __all__ = [
+    "PYTEXT_VOCABULARY",
     "ChecksumMismatch",
     "CorruptData",
     "DataNotFound",
