@@ -22,13 +22,34 @@ METHODS = {
     "lion-k": ("Lion-K", 3e-4, 0.26, 1.00, 4.0),
 }
 TASKS = {
-    "digits-mlp": TaskInfo("digits-mlp", "Digits, multi-layer perceptron", "accuracy", True, 85_002,
-                           {"train": 1078, "validation": 359, "test": 360}, 64),
-    "pytext-gpt": TaskInfo("pytext-gpt", "Python source, small GPT", "bits per character", False, 824_320,
-                           {"train": 900_000, "validation": 50_000, "test": 50_000}, 16),
-    "w8a-logistic": TaskInfo("w8a-logistic", "w8a, logistic regression", "loss", False, 301,
-                             {"train": 40_000, "validation": 9_749, "test": 14_951}, 256),
-}  # fmt: skip
+    "digits-mlp": TaskInfo(
+        "digits-mlp",
+        "Digits, multi-layer perceptron",
+        "accuracy",
+        True,
+        85_002,
+        {"train": 1078, "validation": 359, "test": 360},
+        64,
+    ),
+    "pytext-gpt": TaskInfo(
+        "pytext-gpt",
+        "Python source, small GPT",
+        "bits per character",
+        False,
+        824_320,
+        {"train": 900_000, "validation": 50_000, "test": 50_000},
+        16,
+    ),
+    "w8a-logistic": TaskInfo(
+        "w8a-logistic",
+        "w8a, logistic regression",
+        "loss",
+        False,
+        301,
+        {"train": 40_000, "validation": 9_749, "test": 14_951},
+        256,
+    ),
+}
 
 
 def fake_comparison(
@@ -64,8 +85,10 @@ def fake_comparison(
                 too_high = math.log10(lr / best) > 1.05
                 pruned = not too_high and math.log10(lr / best) < -1.3
                 status = "diverged" if too_high else "pruned" if pruned else "complete"
-                reason = {"diverged": f"the loss became nan at step {int(rng.integers(5, 90))}",
-                          "pruned": "hopeless at step 120: worse than the median of the earlier trials"}.get(status)  # fmt: skip
+                reason = {
+                    "diverged": f"the loss became nan at step {int(rng.integers(5, 90))}",
+                    "pruned": "hopeless at step 120: worse than the median of the earlier trials",
+                }.get(status)
                 loss = floor * (1 + 0.5 * math.log10(lr / best) ** 2) * (1 + 0.02 * rng.standard_normal())
                 used = {"diverged": steps // 8, "pruned": steps // 4}.get(status, steps)
                 score = _metric(task, loss) if status == "complete" else None
@@ -83,10 +106,19 @@ def fake_comparison(
                     )
                 )
     infos = [
-        MethodInfo(n, titles.get(n, METHODS[n][0]), f"What {n} does, in a sentence.", f"Somebody (2023). On {n}, arXiv 2302.0{i:04d}",
-                   {"lr": f"{METHODS[n][1] / 60:.2g} to {METHODS[n][1] * 25:.2g} (log)", "weight_decay": "0.0001 to 0.1 (log)"}, lines[n])
+        MethodInfo(
+            n,
+            titles.get(n, METHODS[n][0]),
+            f"What {n} does, in a sentence.",
+            f"Somebody (2023). On {n}, arXiv 2302.0{i:04d}",
+            {
+                "lr": f"{METHODS[n][1] / 60:.2g} to {METHODS[n][1] * 25:.2g} (log)",
+                "weight_decay": "0.0001 to 0.1 (log)",
+            },
+            lines[n],
+        )
         for i, n in enumerate(methods)
-    ]  # fmt: skip
+    ]
     if not complete:
         run_records = run_records[: len(run_records) - max(1, seeds // 2)]
     return Comparison(
@@ -95,13 +127,33 @@ def fake_comparison(
         trials=trial_records,
         runs=run_records,
         baseline=baseline,
-        plan={"methods": ", ".join(methods), "trials": trials, "seeds": seeds, "budget": budget, "sampler": "qmc", "pruner": "median",
-              "baseline": baseline, "base seed": 0, "workers": workers, "storage": "sqlite",
-              "command": f"steepest compare {' '.join(tasks)} --methods {','.join(methods)} --trials {trials} --seeds {seeds} --budget {budget} --out out"},
-        environment={"steepest": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "processor": "Some CPU at 2.4 GHz", "cores": 2, "threads": 1,
-                     "device": "cpu", "started": "2026-05-04 10:00:00", "finished": "2026-05-04 10:03:41"},
+        plan={
+            "methods": ", ".join(methods),
+            "trials": trials,
+            "seeds": seeds,
+            "budget": budget,
+            "sampler": "qmc",
+            "pruner": "median",
+            "baseline": baseline,
+            "base seed": 0,
+            "workers": workers,
+            "storage": "sqlite",
+            "command": f"steepest compare {' '.join(tasks)} --methods {','.join(methods)} "
+            f"--trials {trials} --seeds {seeds} --budget {budget} --out out",
+        },
+        environment={
+            "steepest": "0.1.0",
+            "torch": "2.13.0",
+            "python": "3.11.7",
+            "processor": "Some CPU at 2.4 GHz",
+            "cores": 2,
+            "threads": 1,
+            "device": "cpu",
+            "started": "2026-05-04 10:00:00",
+            "finished": "2026-05-04 10:03:41",
+        },
         complete=complete,
-    )  # fmt: skip
+    )
 
 
 def _metric(task, loss):

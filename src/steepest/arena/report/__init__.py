@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,9 +28,9 @@ _TABLES: dict[str, Callable[[Comparison], pd.DataFrame]] = {
 def write(comparison: Comparison, out: Path | str, analysis: Analysis | None = None) -> dict[str, Path]:
     """Write the report of a comparison, finished or not, into the folder ``out`` (made if need be).
 
-    ``report.html`` is one self-contained page that works offline; ``report.md`` holds the same as text. The numbers come as
-    tidy tables, each as CSV and as Parquet: ``results`` (a row a final run), ``trials`` (a row a tuning trial) and
-    ``curves`` (a row an evaluation of a final run).
+    ``report.html`` is one self-contained page that works offline; ``report.md`` holds the same as text. The numbers
+    come as tidy tables, each as CSV and as Parquet: ``results`` (a row for each final run), ``trials`` (for each tuning
+    trial) and ``curves`` (for each evaluation of a final run).
 
     All files are written aside first and then put in place one by one, each atomically: whatever fails while the report
     is made leaves the old one as it was.
@@ -55,13 +56,17 @@ def write(comparison: Comparison, out: Path | str, analysis: Analysis | None = N
     text = markdown(shown)
 
     writers: dict[str, Callable[[Path], object]] = {
-        "report.html": lambda path: path.write_text(page, encoding="utf-8"),
-        "report.md": lambda path: path.write_text(text, encoding="utf-8"),
+        "report.html": partial(_text, page),
+        "report.md": partial(_text, text),
     }
     for name, frame in frames.items():
-        writers[f"{name}.csv"] = lambda path, frame=frame: frame.to_csv(path, index=False, lineterminator="\n")
-        writers[f"{name}.parquet"] = lambda path, frame=frame: frame.to_parquet(path, index=False)
+        writers[f"{name}.csv"] = partial(frame.to_csv, index=False, lineterminator="\n")
+        writers[f"{name}.parquet"] = partial(frame.to_parquet, index=False)
     return _together(out, writers)
+
+
+def _text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _together(out: Path, writers: dict[str, Callable[[Path], object]]) -> dict[str, Path]:

@@ -19,7 +19,7 @@ _QUANTITIES = ("validation_metric", "train_loss")
 
 
 def charts(comparison: Comparison, analysis: Analysis, view: View) -> dict[str, Any]:
-    """``methods`` (name, title, dash), ``tasks`` (curves and landscape of each), ``profiles`` (by steps and seconds)."""
+    """``methods`` (name, title, dash), ``tasks`` (curves and landscape), ``profiles`` (by steps and by seconds)."""
     return {
         "methods": [{"name": m.name, "title": m.title, "dash": m.style.dash} for m in view.methods],
         "tasks": {t.name: _task(comparison, t) for t in comparison.tasks},
@@ -82,7 +82,7 @@ def _points(curve: Sequence[CurvePoint], x: str, y: str) -> tuple[np.ndarray, np
 
 
 def _window(series: Sequence[dict[str, Any]], higher: bool) -> tuple[bool, list[float] | None]:
-    """The part of the y axis that is worth seeing at first: the first tenth of the training and wild curves may leave it.
+    """The part of the y axis worth seeing at first: the first tenth of the training and wild curves may leave it.
 
     Returns whether the axis is logarithmic, and its ends (exponents of ten where it is).
     """
@@ -91,7 +91,8 @@ def _window(series: Sequence[dict[str, Any]], higher: bool) -> tuple[bool, list[
         if s["stopped"] and len(series) > 1:
             continue
         start = s["x"][0] + 0.1 * (s["x"][-1] - s["x"][0])
-        values = [v for xs, *vs in zip(s["x"], s["mid"], s["low"] or s["mid"], s["high"] or s["mid"], strict=True) if xs >= start for v in vs]  # fmt: skip
+        columns = (s["mid"], s["low"] or s["mid"], s["high"] or s["mid"])
+        values = [v for column in columns for x, v in zip(s["x"], column, strict=True) if x >= start]
         late += values
         tops.append(min(values) if higher else max(values))
     if not late:
@@ -129,13 +130,19 @@ def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
         "best": best,
         "points": {
             m.name: [
-                {"x": t.settings[key], "y": t.score, "status": t.status, "text": _about(t, task), "best": t is winners.get(m.name)}
+                {
+                    "x": t.settings[key],
+                    "y": t.score,
+                    "status": t.status,
+                    "text": _about(t, task),
+                    "best": t is winners.get(m.name),
+                }
                 for t in usable
                 if t.method == m.name
             ]
             for m in comparison.methods
         },
-    }  # fmt: skip
+    }
 
 
 def _positive(value: Any) -> bool:

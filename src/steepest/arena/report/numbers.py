@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["DASH", "count", "decimals", "duration", "fixed", "interval", "memory", "setting", "significant", "signed"]
+__all__ = ["DASH", "count", "decimals", "duration", "fixed", "interval", "memory", "setting", "signed", "significant"]
 
 DASH = "–"  # an en dash: no such number
 MINUS = "\u2212"  # the true minus sign: as wide as a digit

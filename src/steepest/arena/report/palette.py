@@ -1,7 +1,7 @@
 """One look per method, the same in every chart of a page.
 
-The baseline is ink (grey); the seven hues are Okabe and Ito's for colour-blind readers, darkened on white and lightened on black where
-the original would fade. From the ninth method on hues come again with another dash and a hollow dot.
+The baseline is ink (grey); the seven hues are Okabe and Ito's for colour-blind readers, darkened on white and lightened
+on black where the original would fade. From the ninth method on hues come again with another dash and a hollow dot.
 """
 
 from collections.abc import Sequence

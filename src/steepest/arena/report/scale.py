@@ -36,14 +36,13 @@ class Scale:
 
 def scale(ranking: Sequence[Standing], baseline: str, places: int) -> tuple[Scale, dict[str, Bar]]:
     """An axis that shows the field: one hopeless method must not squeeze all others into a point."""
-    known = [s for s in ranking if s.mean is not None]
+    known = [(s, s.mean) for s in ranking if s.mean is not None]
     if not known:
         return Scale("", "", None), {}
-    means = [s.mean for s in known if s.mean is not None]
-    best = means[0]
-    far = _FAR * median(abs(m - best) for m in means)
-    near = [s for s in known if far == 0 or abs(s.mean - best) <= far] or known[:1]
-    ends = [v for s in near for v in (s.low, s.mean, s.high) if v is not None]
+    best = known[0][1]
+    far = _FAR * median(abs(mean - best) for _, mean in known)
+    near = [(s, mean) for s, mean in known if far == 0 or abs(mean - best) <= far]
+    ends = [v for s, mean in near for v in (s.low, mean, s.high) if v is not None]
     low, high = min(ends), max(ends)
     if low == high:
         low, high = low - (abs(low) * 0.01 or 1.0), high + (abs(high) * 0.01 or 1.0)
@@ -53,14 +52,13 @@ def scale(ranking: Sequence[Standing], baseline: str, places: int) -> tuple[Scal
         return round(min(WIDTH - 1, max(1.0, x)), 1)
 
     bars = {}
-    for s in known:
-        assert s.mean is not None
-        outside = "left" if s.mean < low else "right" if s.mean > high else None
-        shown = outside is None and s.low is not None and s.high is not None
-        label = f"{n.fixed(s.mean, places)} {n.interval(s.low, s.high, places)}".strip()
-        bars[s.method] = Bar(
-            place(s.mean), place(s.low) if shown else None, place(s.high) if shown else None, outside, label
-        )
-    base = next((s.mean for s in known if s.method == baseline), None)
+    for s, mean in known:
+        outside = "left" if mean < low else "right" if mean > high else None
+        ends = [] if outside or s.low is None or s.high is None else [place(s.low), place(s.high)]
+        label = f"{n.fixed(mean, places)} {n.interval(s.low, s.high, places)}".strip()
+        bars[s.method] = Bar(place(mean), ends[0] if ends else None, ends[1] if ends else None, outside, label)
+    base = next((mean for s, mean in known if s.method == baseline), None)
     inside = base is not None and low <= base <= high
-    return Scale(n.fixed(low, places), n.fixed(high, places), place(base) if inside else None), bars
+    return Scale(
+        n.fixed(low, places), n.fixed(high, places), place(base) if base is not None and inside else None
+    ), bars

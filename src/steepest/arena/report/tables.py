@@ -84,5 +84,8 @@ def _frame(columns: Mapping[str, str], rows: list[list[Any]]) -> pd.DataFrame:
     """Typed even when empty, so that every file of every comparison has the same schema."""
     transposed = list(zip(*rows, strict=True)) if rows else [()] * len(columns)
     return pd.DataFrame(
-        {name: pd.array(list(values), dtype=kind) for (name, kind), values in zip(columns.items(), transposed)}
+        {
+            name: pd.array(list(values), dtype=kind)
+            for (name, kind), values in zip(columns.items(), transposed, strict=True)
+        }
     )

@@ -10,38 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..analysis import Analysis, Difference, Standing, TargetTime, TaskAnalysis
-from ..results import Comparison, MethodInfo, RunRecord, TaskInfo
+from ..results import Comparison, MethodInfo, TaskInfo
 from . import numbers as n
+from .cells import Cell, MethodView, difference_row, gap, reached, run_row, trial_row
+from .facts import Facts, facts
 from .palette import Style, styles
 from .scale import Bar, Scale, scale
 
-__all__ = ["Cell", "MethodView", "Row", "TaskView", "View", "view"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number in a table: what is shown, its interval, a remark, and what it sorts by (``None``: last)."""
-
-    text: str
-    sort: float | None = None
-    interval: str = ""
-    note: str = ""
-
-    def __str__(self) -> str:
-        return " ".join(part for part in (self.text, self.interval, self.note) if part)
-
-
-@dataclass(frozen=True)
-class MethodView:
-    """A method and its look."""
-
-    index: int
-    name: str
-    title: str
-    summary: str
-    source: str
-    search: str
-    style: Style
+__all__ = ["Row", "TaskView", "View", "view"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +78,7 @@ class View:
     methods: tuple[MethodView, ...]
     tasks: tuple[TaskView, ...]
     notes: tuple[str, ...]
-    facts: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    facts: Facts
     command: str
     files: tuple[str, ...]
 
@@ -123,7 +99,7 @@ def view(comparison: Comparison, analysis: Analysis, files: Sequence[str]) -> Vi
         methods=tuple(methods.values()),
         tasks=tasks,
         notes=tuple(text for text in analysis.notes if text != warning),
-        facts=_facts(comparison),
+        facts=facts(comparison),
         command=str(comparison.plan.get("command") or comparison.plan.get("command line") or ""),
         files=tuple(files),
     )
@@ -178,15 +154,18 @@ def _caveats(comparison: Comparison, tasks: Sequence[TaskView], warning: str, as
 def _glance(comparison: Comparison, asked: int) -> tuple[tuple[str, str], ...]:
     plan, environment = comparison.plan, comparison.environment
     spent = sum(t.seconds for t in comparison.trials) + sum(r.seconds for r in comparison.runs)
-    facts = [
+    pairs = [
         ("Methods", str(len(comparison.methods))),
         ("Tuning trials each", str(plan.get("trials", n.DASH))),
         ("Seeds each", str(asked)),
         ("Budget of a run", re.sub(r"(?<=\d)(?=[a-z])", " ", str(plan.get("budget", n.DASH)))),
         ("Training time in all", n.duration(spent)),
-        ("Finished" if environment.get("finished") else "Started", str(environment.get("finished") or environment.get("started") or n.DASH)),
-    ]  # fmt: skip
-    return tuple(facts)
+        (
+            "Finished" if environment.get("finished") else "Started",
+            str(environment.get("finished") or environment.get("started") or n.DASH),
+        ),
+    ]
+    return tuple(pairs)
 
 
 def _task(
@@ -202,9 +181,9 @@ def _task(
     trials = [t for t in comparison.trials if t.task == info.name]
     runs = [r for r in comparison.runs if r.task == info.name]
     rows = tuple(
-        _row(s, methods[s.method], task, differences.get(s.method), times.get(s.method), bars, places, asked, comparison.baseline)
+        _row(s, methods, task, differences.get(s.method), times.get(s.method), bars, places, asked, comparison.baseline)
         for s in task.ranking
-    )  # fmt: skip
+    )
     better = "higher" if info.higher_is_better else "lower"
     several = any(s.low is not None for s in task.ranking)
     what = f"Mean test {info.metric} with its 95 % interval" if several else f"Test {info.metric}"
@@ -214,8 +193,8 @@ def _task(
         shown = "the median over seeds to the first evaluation" if several else "the first evaluation"
         width = ", with its 95 % interval" if several else ""
         target = (
-            f"Target: a validation {info.metric} of {n.fixed(task.target, max(places, 3))}. Shown is {shown} at or beyond it{width}; "
-            "seconds are training time alone."
+            f"Target: a validation {info.metric} of {n.fixed(task.target, max(places, 3))}. Shown is {shown} "
+            f"at or beyond it{width}; seconds are training time alone."
         )
     return TaskView(
         name=info.name,
@@ -234,7 +213,7 @@ def _task(
         else "One seed each: the lines have no band.",
         scale=axis,
         rows=rows,
-        differences=tuple(_difference(d, methods[d.method], places) for d in task.differences)
+        differences=tuple(difference_row(d, methods[d.method], places) for d in task.differences)
         if any(d.pairs for d in task.differences)
         else (),
         lines=tuple(
@@ -242,84 +221,42 @@ def _task(
             for m in sorted(comparison.methods, key=lambda m: [s.method for s in task.ranking].index(m.name))
             if info.name in m.line
         ),
-        trials=tuple(
-            {
-                "method": methods[t.method], "slot": t.slot, "status": t.status, "score": Cell(n.significant(t.score, 4), t.score),
-                "settings": _settings(t.settings), "steps": Cell(n.count(t.steps), t.steps),
-                "seconds": Cell(n.significant(t.seconds), t.seconds), "reason": t.reason or "",
-            }
-            for t in trials
-        ),
+        trials=tuple(trial_row(t, methods[t.method]) for t in trials),
         trials_note=_spent(trials),
-        runs=tuple(_run(r, methods[r.method]) for r in runs),
+        runs=tuple(run_row(r, methods[r.method]) for r in runs),
         runs_note=_spent(runs),
-    )  # fmt: skip
+    )
 
 
 def _row(
-    s: Standing, method: MethodView, task: TaskAnalysis, difference: Difference | None, time: TargetTime | None,
-    bars: Mapping[str, Bar], places: int, asked: int, baseline: str,
-) -> Row:  # fmt: skip
+    s: Standing,
+    methods: Mapping[str, MethodView],
+    task: TaskAnalysis,
+    difference: Difference | None,
+    time: TargetTime | None,
+    bars: Mapping[str, Bar],
+    places: int,
+    asked: int,
+    baseline: str,
+) -> Row:
     total = max(asked, s.seeds + s.lost)
     return Row(
-        method=method,
+        method=methods[s.method],
         order=s.rank,
         rank=str(s.rank) if s.mean is not None else n.DASH,
         baseline=s.method == baseline,
         tied=s.method in task.tied,
         metric=Cell(n.fixed(s.mean, places), s.mean, n.interval(s.low, s.high, places)),
         bar=bars.get(s.method),
-        difference=_gap(difference, places),
-        steps=_reached(time, "steps"),
-        seconds=_reached(time, "seconds"),
+        difference=gap(difference, places),
+        steps=reached(time, "steps"),
+        seconds=reached(time, "seconds"),
         memory=Cell(n.memory(s.peak_memory_bytes), s.peak_memory_bytes),
         state=Cell(n.significant(s.state_bytes_per_parameter), s.state_bytes_per_parameter),
         complete=s.seeds,
         runs=f"{s.seeds} of {total}",
         runs_note=f"{s.lost} lost" if s.lost else "",
     )
-
-
-def _gap(d: Difference | None, places: int) -> Cell:
-    if d is None or (d.mean is None and d.word == "not separated"):
-        return Cell(n.DASH)
-    return Cell(n.signed(d.mean, places), d.mean, n.interval(d.low, d.high, places, sign=True), d.word)
-
-
-def _difference(d: Difference, method: MethodView, places: int) -> Mapping[str, Any]:
-    return {
-        "method": method,
-        "mean": Cell(n.signed(d.mean, places), d.mean, n.interval(d.low, d.high, places, sign=True)),
-        "pairs": d.pairs,
-        "p": Cell(_p(d.p_value), d.p_value),
-        "adjusted": Cell(_p(d.p_adjusted), d.p_adjusted),
-        "word": d.word,
-    }
-
-
-def _p(value: float | None) -> str:
-    return "< 0.0001" if value is not None and value < 1e-4 else n.significant(value, 2)
-
-
-def _reached(time: TargetTime | None, measure: str) -> Cell:
-    if time is None or not time.runs or (time.steps is None and not time.reached):
-        return Cell("not reached" if time is not None and time.runs else n.DASH)
-    show = n.count if measure == "steps" else n.significant
-    middle, low, high = (getattr(time, measure + end) for end in ("", "_low", "_high"))
-    note = f"{time.reached} of {time.runs} runs" if time.reached < time.runs else ""
-    if middle is None:
-        return Cell("not reached", None, "", f"by most: {note}")
-    width = f"[{show(low)}, {show(high) if high is not None else 'never'}]" if low is not None and low != high else ""
-    return Cell(show(middle), middle, width, note)
-
-
-def _run(r: RunRecord, method: MethodView) -> Mapping[str, Any]:
-    return {
-        "method": method, "seed": r.seed, "status": r.status, "reason": r.reason or "",
-        "metric": Cell(n.significant(r.test_metric, 4), r.test_metric), "loss": Cell(n.significant(r.test_loss, 4), r.test_loss),
-        "steps": Cell(n.count(r.steps), r.steps), "seconds": Cell(n.significant(r.seconds), r.seconds),
-        "memory": Cell(n.memory(r.peak_memory_bytes), r.peak_memory_bytes),
-    }  # fmt: skip
 
 
 def _lost(task: TaskAnalysis, methods: Mapping[str, MethodView]) -> tuple[str, ...]:
@@ -337,44 +274,11 @@ def _short(sentence: str, task: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={n.setting(value)}" for name, value in settings.items())
-
-
 def _spent(records: Sequence[Any]) -> str:
     """``96: 70 complete, 14 pruned, 12 diverged; 5 min 02 s of training``."""
+    if not records:
+        return "none yet"
+    spent = n.duration(sum(r.seconds for r in records))
     parts = [(s, sum(r.status == s for r in records)) for s in ("complete", "pruned", "diverged", "failed")]
     counts = ", ".join(f"{k} {s}" for s, k in parts if k)
-    return (
-        f"{len(records)}: {counts}; {n.duration(sum(r.seconds for r in records))} of training"
-        if records
-        else "none yet"
-    )
-
-
-def _facts(comparison: Comparison) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
-    hidden = {"command", "command line", "warning"}
-    groups = [
-        ("What was asked", [(k, _plain(v)) for k, v in comparison.plan.items() if k not in hidden]),
-        ("What it ran on", [(k, _plain(v)) for k, v in comparison.environment.items()]),
-    ]
-    for t in comparison.tasks:
-        sizes = ", ".join(f"{n.count(size)} {split}" for split, size in t.sizes.items())
-        groups.append(
-            (t.title, [("task", t.name), ("parameters", n.count(t.parameters)), ("examples", sizes), ("batch size", n.count(t.batch_size)),
-                       ("metric", f"{t.metric}, {'higher' if t.higher_is_better else 'lower'} is better"),
-                       ("seeds", ", ".join(str(s) for s in sorted({r.seed for r in comparison.runs if r.task == t.name})) or n.DASH)])
-        )  # fmt: skip
-    return tuple((title, tuple(facts)) for title, facts in groups)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or value == "":
-        return n.DASH
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(v) for v in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
-    return n.setting(value)
+    return f"{len(records)}: {counts}; {spent} of training" if records else "none yet"
