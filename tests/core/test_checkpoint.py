@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -369,21 +370,31 @@ def test_a_run_killed_at_any_moment_resumes_bit_exactly(tmp_path: Path) -> None:
     assert report["resumed"] == report["undisturbed"]
 
 
+def tell(pipe: int, report: Any) -> None:
+    """A callback that writes a byte per step."""
+    os.write(pipe, b".")
+
+
 def kill_and_resume(path: Path) -> dict[str, Any]:
     """Runs in a process of its own, with one thread, so that forking is safe."""
     torch.set_num_threads(1)
-    settings: dict[str, Any] = {"budget": "600steps", "seed": 3}
-    undisturbed = NoisyDescent().run(least_squares(40), begin(40), **settings)
+    run = partial(NoisyDescent().run, least_squares(40), begin(40), budget="600steps", seed=3)
+    undisturbed = run()
     chance = random.Random(time.time_ns())
     kills, steps = 0, []
     while kills < 20:
+        steps_seen, step_done = os.pipe()
         child = os.fork()
         if child == 0:
-            NoisyDescent().run(
-                least_squares(40), begin(40), checkpoint=path, checkpoint_every="1steps", resume="auto", **settings
-            )
-            os._exit(0)
-        time.sleep(chance.uniform(0.0, 0.05))
+            try:
+                run(checkpoint=path, checkpoint_every="1steps", callbacks=[partial(tell, step_done)])
+            finally:
+                os._exit(0)
+        os.close(step_done)
+        for _ in range(chance.randrange(8)):  # a number of steps, however slow the machine is, ...
+            os.read(steps_seen, 1)
+        os.close(steps_seen)
+        time.sleep(chance.uniform(0.0, 0.005))  # ... and then anywhere within one, or within its checkpoint
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -392,7 +403,7 @@ def kill_and_resume(path: Path) -> dict[str, Any]:
             steps.append(files.load(path)["steps"])  # whole at any time
             if steps[-1] == 600:
                 path.unlink()
-    resumed = NoisyDescent().run(least_squares(40), begin(40), checkpoint=path, **settings)
+    resumed = run(checkpoint=path)
     return {"kills": kills, "steps": steps, "undisturbed": fields(undisturbed), "resumed": fields(resumed)}
 
 
