@@ -188,7 +188,8 @@ def _packed(run: _Runner, small: Sequence[Sequence[Tensor]]) -> None:
     run([b.view(-1, WIDTH) for b in buffers], flat=True)
     for index, (column, buffer) in enumerate(zip(columns, buffers, strict=True)):
         if index != 1:  # the gradient is not written back
-            torch._foreach_copy_(list(column), list(buffer.split([*sizes, padding]))[:-1])
+            parts: tuple[Tensor, ...] = buffer.split([*sizes, padding])  # type: ignore[no-untyped-call]
+            torch._foreach_copy_(list(column), list(parts[:-1]))
 
 
 def _through_copies(run: _Runner, tensors: Sequence[Tensor]) -> None:

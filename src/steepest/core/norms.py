@@ -90,14 +90,16 @@ def dual_norm(name: str, x: Tensor, *, p: float = 2.0, k: int = 1) -> Tensor:
     size = x.abs()
     if name in ("l1", "dead-zone", "huber"):
         return size.max()
-    if name == "l2":
-        return torch.linalg.vector_norm(x)
-    if name == "lp":
-        return torch.linalg.vector_norm(x, ord=torch.inf if p == 1 else p / (p - 1))
+    if name in ("l2", "lp"):
+        q = 2.0 if name == "l2" else torch.inf if p == 1 else p / (p - 1)
+        norm: Tensor = torch.linalg.vector_norm(x, ord=q)
+        return norm
     if name == "rows":
-        return torch.linalg.vector_norm(_rows(x), dim=1).max()
+        norm = torch.linalg.vector_norm(_rows(x), dim=1).max()
+        return norm
     if name == "top-k":
         return torch.maximum(size.max(), size.sum() / k)
     if name == "nuclear":
-        return torch.linalg.matrix_norm(_matrix(x), ord=2)
+        norm = torch.linalg.matrix_norm(_matrix(x), ord=2)
+        return norm
     raise ValueError(f"{name!r} is not a norm and bounds nothing")

@@ -201,7 +201,7 @@ class RuleOptimizer(Optimizer):
     # ---------------------------------------------------------------------------------------- step
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; parameters without a gradient are left alone.
 
         Args:
@@ -236,7 +236,7 @@ class RuleOptimizer(Optimizer):
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
         params = [p for p in group["params"] if p.grad is not None]
         for p in params:
-            if p.grad.layout != torch.strided:  # type: ignore[union-attr]
+            if p.grad.layout != torch.strided:
                 raise RuntimeError(
                     f"{type(self).__name__} does not take sparse gradients (parameter {self._label(p)} of shape "
                     f"{tuple(p.shape)}); build its embedding with sparse=False, or use torch.optim.SparseAdam for it"
@@ -327,7 +327,7 @@ class RuleOptimizer(Optimizer):
         own = ("engine", "nonfinite", "skipped_steps", "routing", "_fallback_settings")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load a state saved by the same method for the same shapes; restores the state bit for bit.
 
         Raises:
@@ -392,7 +392,7 @@ class RuleOptimizer(Optimizer):
         Args:
             settings: the optimizer's settings; those left out take their defaults.
         """
-        probe = cls([torch.zeros(1, 1)], **settings)  # type: ignore[call-arg, arg-type]
+        probe = cls([torch.zeros(1, 1)], **settings)
         return Functional(cls.algorithm, {k: deepcopy(v) for k, v in probe.param_groups[0].items() if k != "params"})
 
 

@@ -27,7 +27,8 @@ def polar(m: Tensor, rtol: float | None = None) -> Tensor:
     u, s, vh = torch.linalg.svd(m, full_matrices=False)
     tolerance = max(m.shape[-2:]) * torch.finfo(m.dtype).eps if rtol is None else rtol
     keep = s > tolerance * s[..., :1]
-    return (u * keep.unsqueeze(-2).to(m.dtype)) @ vh
+    factor: Tensor = (u * keep.unsqueeze(-2).to(m.dtype)) @ vh
+    return factor
 
 
 @functools.cache

@@ -72,7 +72,8 @@ class Integer:
             return
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"{name} must be {self.describe()}, got {value!r} of type {type(value).__name__}")
-        if value < self.low or (self.high is not None and value > self.high):
+        number = int(value)
+        if number < self.low or (self.high is not None and number > self.high):
             raise ValueError(f"{name} must be {self.describe()}, got {value!r}")
 
 

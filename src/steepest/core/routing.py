@@ -7,7 +7,7 @@ and prints what it decided.
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from torch import nn
 from torch.nn import Parameter
@@ -93,15 +93,15 @@ def route(module: nn.Module, overrides: Mapping[str, Role] | Mapping[str, str] |
     for name, p in module.named_parameters():
         if not p.requires_grad:
             continue
-        pattern = next((k for k in patterns if fnmatch.fnmatchcase(name, k)), None)
-        if pattern is not None:
-            used.add(pattern)
-            role: Role = patterns[pattern]  # type: ignore[assignment]
-            if role == "matrix" and p.dim() < 2:
-                raise ValueError(f"routing: {name} of shape {tuple(p.shape)} cannot be a matrix (pattern {pattern!r})")
-            entries.append((name, p, role, f"pattern {pattern!r}"))
-        else:
+        matched = next((k for k in patterns if fnmatch.fnmatchcase(name, k)), None)
+        if matched is None:
             entries.append((name, p, *_role(name, p, owners[name], embeddings, head)))
+            continue
+        used.add(matched)
+        forced = cast(Role, patterns[matched])
+        if forced == "matrix" and p.dim() < 2:
+            raise ValueError(f"routing: {name} of shape {tuple(p.shape)} cannot be a matrix (pattern {matched!r})")
+        entries.append((name, p, forced, f"pattern {matched!r}"))
     unused = set(patterns) - used
     if unused:
         raise ValueError(f"routing: the pattern {sorted(unused)[0]!r} matches no trainable parameter")
