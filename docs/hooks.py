@@ -9,8 +9,8 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from steepest.catalogue import cards
 
+from steepest.catalogue import cards
 from steepest.core.card import Choice, Distribution, Float, Integers, MethodCard
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "steepest"

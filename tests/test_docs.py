@@ -6,8 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+
+from steepest.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated come from code, and are tested where that code is.
@@ -23,7 +27,6 @@ FENCE = re.compile(
 REMOTE = re.compile(
     r'<(?:script|img|iframe)[^>]+src="(?:https?:)?//[^"]+"|<link[^>]+rel="stylesheet"[^>]+href="(?:https?:)?//[^"]+"'
 )
-OPTION = re.compile(r"--[a-z][a-z-]*")
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -70,31 +73,26 @@ def test_the_python_on_a_page_runs(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("page", "words"), command_lines())
 def test_the_command_lines_exist(page: str, words: list[str]) -> None:
-    # The command itself is asked which sub-commands and options it has.
-    names = []
-    for word in words[1:3]:
-        if not re.fullmatch(r"[a-z]+", word):
-            break
-        names.append(word)
-    helps = {depth: _help(tuple(names[:depth])) for depth in range(1, len(names) + 1)}
-    known = next((helps[depth] for depth in sorted(helps, reverse=True) if helps[depth]), "")
-    assert known, f"{page}: no command {' '.join(words[:2])!r}"
-    unknown = {m.group() for word in words for m in [OPTION.match(word)] if m} - set(OPTION.findall(known))
-    assert not unknown, f"{page}: {' '.join(words)!r} has no option {', '.join(sorted(unknown))}"
-
-
-_helps: dict[tuple[str, ...], str] = {}
-
-
-def _help(names: tuple[str, ...]) -> str:
-    """What ``steepest NAMES --help`` prints, or nothing when there is no such command."""
-    if names not in _helps:
-        # Wide enough that no option is cut short.
-        environment = {**os.environ, "COLUMNS": "300", "TERM": "dumb", "NO_COLOR": "1"}
-        command = [sys.executable, "-c", "from steepest.cli import main; main()", *names, "--help"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT)
-        _helps[names] = done.stdout if done.returncode == 0 else ""
-    return _helps[names]
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while hasattr(command, "commands"):
+        assert rest, f"{page}: {shlex.join(words)!r} names no command"
+        assert rest[0] in command.commands, f"{page}: {shlex.join(words)!r} names no command of {command.name}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    options = {name: parameter for parameter in command.params for name in parameter.opts}
+    places = sum(parameter.param_type_name == "argument" for parameter in command.params)
+    given = 0
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        if not word.startswith("--"):
+            given += 1
+            continue
+        assert name in options, f"{page}: {command.name} has no option {name}"
+        if not equals and not options[name].is_flag:
+            assert rest, f"{page}: {name} needs a value"
+            rest.pop(0)
+    assert not given or places, f"{page}: {shlex.join(words)!r} has an argument too many"
 
 
 def test_every_make_target_that_the_docs_name_exists() -> None:
