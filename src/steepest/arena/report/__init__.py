@@ -12,8 +12,8 @@ from ..analysis import Analysis, analyze
 from ..results import Comparison
 from . import tables
 from .charts import charts
-from .html import html
 from .markdown import markdown
+from .page import render
 from .view import view
 
 __all__ = ["write"]
@@ -52,7 +52,7 @@ def write(comparison: Comparison, out: Path | str, analysis: Analysis | None = N
     frames = {name: build(comparison) for name, build in _TABLES.items()}
     names = [f"{name}.{kind}" for name in frames for kind in ("csv", "parquet")]
     shown = view(comparison, analysis, names)
-    page = html(shown, charts(comparison, analysis, shown))
+    page = render(shown, charts(comparison, analysis, shown))
     text = markdown(shown)
 
     writers: dict[str, Callable[[Path], object]] = {

@@ -9,10 +9,10 @@ from plotly.offline import get_plotlyjs
 
 from .view import View
 
-__all__ = ["html"]
+__all__ = ["render"]
 
 
-def html(view: View, charts: dict[str, Any]) -> str:
+def render(view: View, charts: dict[str, Any]) -> str:
     """The page. Every name is escaped; the charts' numbers lie in it as JSON that cannot end its own element."""
     environment = Environment(
         loader=PackageLoader("steepest.arena.report"),
