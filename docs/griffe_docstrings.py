@@ -51,5 +51,9 @@ def _block(match: re.Match[str]) -> str:
 
 def _mathml(latex: str, display: str) -> str:
     markup = convert(" ".join(latex.split()), display=display)
-    # Between the tags of inline mathematics, Markdown would still look for emphasis and escapes.
-    return markup if display == "block" else re.sub(r"[*_\\`]", lambda found: f"&#{ord(found.group())};", markup)
+    if display == "block":
+        return markup
+    # Between the tags of inline mathematics, Markdown would look for emphasis and escapes; and a line that begins with
+    # <math> would be a block of its own.
+    escaped = re.sub(r"[*_\\`]", lambda found: f"&#{ord(found.group())};", markup)
+    return f"<span>{escaped}</span>"

@@ -3,6 +3,7 @@
 ``catalogue.md`` comes from the method cards, and ``reference/<room>.md`` from the modules found in the source tree.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,35 +63,39 @@ def modules(room: str) -> Iterator[str]:
 
 def catalogue_page() -> str:
     """All methods, in a table for the overview and an entry each for the details."""
-    everything = sorted(cards().values(), key=lambda card: (card.room, card.family, card.name))
+    everything = sorted(cards().values(), key=lambda card: (card.room != "optim", card.room, card.family, card.name))
     lines = [
+        "---",
+        "hide: [toc]",
+        "---",
+        "",
         "# Catalogue",
         "",
         "Generated from the method cards; `steepest methods` and `steepest show NAME` print the same.",
         "*State* counts the tensors of the parameter's size that the method keeps. Methods that belong to",
         "another package take part in comparisons unchanged.",
-        "",
-        "| method | room | family | what it does | state | needs | paper |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for card in everything:
-        cells = [
-            f"[{card.title}](#{card.name})",
-            card.room + (f" ({card.wraps})" if card.wraps else ""),
-            card.family,
-            card.summary,
-            str(card.buffers),
-            ", ".join(sorted(card.needs)),
-            "; ".join(_short(paper) for paper in card.papers),
-        ]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for room, group in itertools.groupby(everything, key=lambda card: card.room):
+        lines += ["", f"## {room}", ""]
+        lines += ["| method | family | what it does | state | needs | paper |", "| --- | --- | --- | --- | --- | --- |"]
+        for card in group:
+            cells = [
+                f"[{card.title}](#{card.name})" + (f" ({card.wraps})" if card.wraps else ""),
+                card.family,
+                card.summary,
+                str(card.buffers),
+                ", ".join(sorted(card.needs)),
+                "; ".join(_short(paper) for paper in card.papers),
+            ]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", "## Every method", ""]
     for card in everything:
         lines += ["", *_entry(card)]
     return "\n".join(lines) + "\n"
 
 
 def _entry(card: MethodCard) -> Iterator[str]:
-    yield f"## {card.title} {{ #{card.name} }}"
+    yield f"### {card.title} {{ #{card.name} }}"
     yield ""
     yield f"{card.summary}"
     yield ""
