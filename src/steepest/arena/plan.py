@@ -227,9 +227,8 @@ def _task_names() -> list[str]:
 
 
 def _cards(methods: Sequence[str | MethodCard] | str, baseline: str) -> tuple[tuple[MethodCard, ...], tuple[str, ...]]:
-    known = catalogue.cards()
     if methods == "all" or list(methods) == ["all"]:
-        cards = [c for c in known.values() if c.needs <= OFFERED and c.room == "optim"]
+        cards = [c for c in catalogue.cards("optim").values() if c.needs <= OFFERED]
     else:
         given = [methods] if isinstance(methods, str) else methods
         cards = [m if isinstance(m, MethodCard) else catalogue.card(m) for m in given]
@@ -239,6 +238,8 @@ def _cards(methods: Sequence[str | MethodCard] | str, baseline: str) -> tuple[tu
         cards.insert(0, catalogue.card(baseline))
         notes = (f"the baseline {baseline} takes part, too",)
     for card in cards:
+        if card.room != "optim":
+            raise BadInput(f"method {card.name!r} is a solver ({card.room}), not an optimizer that trains models")
         missing = sorted(card.needs - OFFERED)
         if missing:
             raise BadInput(

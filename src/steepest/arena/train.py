@@ -3,7 +3,8 @@
 Budget
     In steps, one step is one gradient evaluation on a mini-batch: a closure method that evaluates the gradient twenty
     times in one ``step`` call uses twenty of them (and may overshoot the budget by the last call). In seconds, the
-    clock counts training alone; evaluations stop it.
+    clock counts training alone: evaluations stop it, and what a first step costs a process (imports, compilation) is
+    not on it.
 Schedule
     The learning rate of every parameter group is its own value times a factor: linear warm-up over the first 5 % of the
     budget, then a cosine down to 0 at its end.
@@ -51,6 +52,10 @@ class Outcome:
     peak_memory_bytes: int | None = None
     state_bytes_per_parameter: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)  # what the pruner wants to remember
+
+
+#: Task, method and device that this process has run before.
+_WARM: set[tuple[str, str, str]] = set()
 
 
 class _Stop(Exception):
@@ -189,6 +194,7 @@ class _Run:
         task, device = self.task, self.device
         splits = [Examples(*(t.to(device) for t in split)) for split in task.splits()]
         training, validation, held_out = splits
+        self._warm_up(training)
         memory = PeakMemory(device) if self.test else None
         torch.manual_seed(self.seed)
         model = task.build(self.seed).to(device).train()
@@ -266,6 +272,33 @@ class _Run:
             trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
             outcome["state_bytes_per_parameter"] = state_bytes(optimizer) / trained
         return Outcome("complete", None, self.steps, self.clock.total, tuple(self.curve), **outcome)
+
+    def _warm_up(self, training: Examples) -> None:
+        """One step of a throwaway model, the first time that this process meets the method on this task.
+
+        Imports, compilation and caches that a first step brings are paid once per process, not once per run: on the
+        clock they would fall on whichever run came first.
+        """
+        key = (self.task.name, self.card.name, str(self.device))
+        if key in _WARM:
+            return
+        model = self.task.build(self.seed).to(self.device).train()
+        optimizer = self.card.build(model, **self.settings)
+        inputs, targets = next(_batches(self.task, training, torch.Generator().manual_seed(self.seed)))
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.task.loss(model(inputs), targets)
+            loss.backward()
+            return loss
+
+        if "closure" in self.card.needs:
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+        evaluate(self.task, model, Examples(inputs, targets))
+        _WARM.add(key)
 
     def _progress(self, begin: float, calls: int, check_every: int) -> tuple[float, float]:
         """The used fraction of the budget, and that which the next step will take."""
