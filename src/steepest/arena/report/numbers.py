@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from statistics import median_low
 from typing import Any
 
 __all__ = ["DASH", "count", "decimals", "duration", "fixed", "interval", "memory", "setting", "signed", "significant"]
@@ -11,13 +12,13 @@ MINUS = "\u2212"  # the true minus sign: as wide as a digit
 
 
 def decimals(widths: Iterable[float | None], values: Iterable[float | None] = ()) -> int:
-    """Decimals for a column: the narrowest uncertainty (half width of an interval) keeps two significant digits.
+    """Decimals for a column: the usual uncertainty (median half width of an interval) keeps two significant digits.
 
     Without any uncertainty the largest of ``values`` keeps four. Never fewer than 0 or more than 6.
     """
     known = [abs(w) for w in widths if w is not None and math.isfinite(w) and w != 0]
     if known:
-        return min(6, max(0, 1 - math.floor(math.log10(min(known)))))
+        return min(6, max(0, 1 - math.floor(math.log10(median_low(known)))))
     sizes = [abs(v) for v in values if v is not None and math.isfinite(v) and v != 0]
     return min(6, max(0, 3 - math.floor(math.log10(max(sizes))))) if sizes else 2
 
