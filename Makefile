@@ -59,7 +59,7 @@ $(STAMPS)/%: $(STAMPS)/torch $(NEEDS)
 
 .PHONY: demo
 demo: $(STAMPS)/arena ## tune 8 optimizers on real data, retrain each with 5 seeds, write a report
-	$(BIN)/steepest compare digits-mlp --methods $(DEMO_METHODS) --trials 10 --seeds 5 --out $(DEMO_OUT)
+	$(BIN)/steepest compare digits-mlp --methods $(DEMO_METHODS) --trials 12 --seeds 5 --workers 2 --out $(DEMO_OUT)
 	@test -s $(DEMO_OUT)/report.html
 	@echo && echo "The report: $(abspath $(DEMO_OUT))/report.html (open it in a browser; it needs no network)"
 
