@@ -156,6 +156,17 @@ def test_an_exception_in_the_middle_costs_only_the_steps_since_the_last_checkpoi
     assert fields(rest) == fields(NoisyDescent().run(least_squares(), begin(), budget="12steps"))
 
 
+def test_another_python_is_named_where_a_checkpoint_does_not_fit(tmp_path: Path, monkeypatch: Any) -> None:
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr("steepest.core.run._versions", lambda: "Python 2.7")
+    NoisyDescent().run(least_squares(), begin(), budget="2steps", checkpoint=path)
+    monkeypatch.undo()
+    assert NoisyDescent().run(least_squares(), begin(), budget="3steps", checkpoint=path).steps == 3
+    monkeypatch.setattr("steepest.core.run._versions", lambda: "Python 2.8")
+    with pytest.raises(CheckpointError, match="written under Python"):
+        NoisyDescent().run(least_squares(5), begin(), budget="4steps", checkpoint=path)
+
+
 def test_never_resume_starts_afresh(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     with pytest.raises(FileNotFoundError, match=r"run\.pt"):

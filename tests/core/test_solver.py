@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from steepest.core.budget import Budget
-from steepest.core.oracle import tally
+from steepest.core.oracle import OracleCounts, counting, tally
 from steepest.core.problem import MissingOracle, SmoothProblem
 from steepest.core.ranges import Real
 from steepest.core.result import Reason
@@ -182,6 +182,8 @@ def test_callbacks_see_every_step_and_may_stop() -> None:
 
 
 def test_the_trace_records_at_intervals_and_at_both_ends() -> None:
+    start = torch.tensor([1 / 3, 0.0], dtype=torch.float64)
+    assert FixedStep().run(SQUARE, start, budget="1steps").trace.to_pandas()["value"][0] == (1 / 3) ** 2
     trace = FixedStep().run(SQUARE, START, budget="7steps", record_every=3).trace
     assert trace.step == [0, 3, 6, 7]
     assert trace.value == [5 / 4**k for k in (0, 3, 6, 7)]
@@ -216,6 +218,9 @@ class Talks(FixedStep):
 def test_other_amounts_are_counted_and_measurements_are_not() -> None:
     trace = Talks().run(SQUARE, START, budget="3steps").trace
     assert trace.calls == {"bytes": [0, 0, 100, 200], "gradient": [1, 2, 3, 4], "value": [1, 2, 3, 4]}
+    with counting(OracleCounts()) as outer:  # nor are those of a run inside a run
+        Talks().run(SQUARE, START, budget="3steps")
+    assert outer.snapshot() == {"bytes": 200, "gradient": 4, "value": 4}
 
 
 def test_the_start_is_copied_and_the_global_generator_is_left_alone() -> None:
@@ -225,7 +230,7 @@ def test_the_start_is_copied_and_the_global_generator_is_left_alone() -> None:
     assert torch.equal(start, START)
     assert torch.equal(torch.get_rng_state(), before)
     assert not result.solution.requires_grad
-    result.state.point.zero_()
+    FixedStep().run(SQUARE, start, budget=Budget(seconds=1e-12)).solution.zero_()  # made no step
     assert torch.equal(start, START)
 
 

@@ -1,6 +1,7 @@
 """The loop behind :meth:`steepest.core.solver.Solver.run`."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -110,6 +111,8 @@ class Run:
         identity = self._identity() if self.path is not None else {}
         state, ended = self._begin(identity)
         measures = self._measure(state)
+        if self.tolerance is not None:
+            self.tolerance.check_measured(measures, self.name)
         first = self.trace.value[0]
         saved_steps, saved_at = self.steps, time.monotonic()
         calls, stop = self.counts.snapshot(), False
@@ -172,8 +175,6 @@ class Run:
         fault = divergence(measures, state.point, None, None)
         if fault is not None:
             raise ValueError(f"{self.name} cannot begin at this start: {fault}")
-        if self.tolerance is not None:
-            self.tolerance.check_measured(measures, self.name)
         self.trace.append(0, self.seconds, measures, self.counts.snapshot())
         if self.path is not None:
             self._save(identity, state, None)
@@ -232,7 +233,7 @@ class Run:
             "calls": self.counts.snapshot(),
             "trace": self.trace.pack(),
             "ended": None if ended is None else (ended[0].value, ended[1]),
-            "torch": str(torch.__version__),  # a TorchVersion would need pickle to be read
+            "versions": _versions(),
         }
         files.save(self.path, content)
 
@@ -241,8 +242,9 @@ class Run:
         for name, ours in identity.items():
             theirs = content["identity"].get(name)
             if theirs != ours:
+                written = "" if content["versions"] == _versions() else f" (it was written under {content['versions']})"
                 raise files.CheckpointError(
-                    f"checkpoint {str(path)!r} is of another run: its {_difference(name, theirs, ours)}. "
+                    f"checkpoint {str(path)!r} is of another run{written}: its {_difference(name, theirs, ours)}. "
                     "Name another file, delete this one, or pass resume='never' to overwrite it"
                 )
         generators = [self.generator]
@@ -273,7 +275,13 @@ def _generator(seed: int | None, generator: torch.Generator | None, device: torc
     return generator
 
 
+def _versions() -> str:
+    return f"Python {sys.version_info.major}.{sys.version_info.minor}, torch {torch.__version__}"
+
+
 def _setting(value: Any) -> str:
+    if isinstance(value, float):
+        value = float(value)  # numpy's float64 is a float that prints otherwise
     exact = value is None or isinstance(value, (bool, int, float, str))
     return repr(value) if exact else f"{type(value).__name__} {fingerprint(value)}"
 

@@ -73,9 +73,7 @@ class Trace:
             raise ModuleNotFoundError("Trace.to_pandas needs pandas: pip install pandas") from error
         columns = self.to_dict()
         calls = columns.pop("calls")
-        columns |= {
-            name: torch.tensor(self._packed(name), dtype=torch.float64).numpy() for name in _MEASURES
-        }  # None becomes NaN
+        columns |= {name: self._packed(name) for name in _MEASURES}  # None becomes NaN
         return pandas.DataFrame(columns | {f"calls.{name}": column for name, column in calls.items()})
 
     def pack(self) -> dict[str, Any]:
