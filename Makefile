@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 DEMO_OUT ?= demo-report
 BENCH_ARGS ?=
-CLAIMS_ARGS ?= --size laptop
+CLAIMS_ARGS ?= --size laptop --out docs/claims
 DEMO_METHODS ?= adamw,sgd,lion,adabelief,ademamix,diffgrad,adamp,muon
 TORCH_INDEX ?=
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)

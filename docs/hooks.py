@@ -28,11 +28,14 @@ ROOMS = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the generated reference pages into the navigation, where mkdocs.yml says ``reference/``."""
-    pages: list[Any] = [{room: f"reference/{room}.md"} for room in ROOMS if any(modules(room))]
+    """Complete the navigation: the generated reference pages, and the ledger's page of every claim."""
+    reference: list[Any] = [{room: f"reference/{room}.md"} for room in ROOMS if any(modules(room))]
+    claims = sorted(path.name for path in Path(config.docs_dir, "claims").glob("*.md"))
     for entry in config.nav or []:
         if "Reference" in entry:
-            entry["Reference"] = pages
+            entry["Reference"] = reference
+        if "Claims" in entry:
+            entry["Claims"] = ["claims/index.md", *(f"claims/{name}" for name in claims if name != "index.md")]
     return config
 
 
