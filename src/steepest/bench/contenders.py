@@ -1,0 +1,124 @@
+"""Who takes part in the step benchmark, ours and peers'."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["CONTENDERS", "REFERENCE", "Contender", "installed"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One optimizer as benchmarked.
+
+    Args:
+        method: what it implements; contenders of one method are compared with each other.
+        package: where it comes from; ``"steepest"`` for ours.
+        variant: the engine or mode, for the table.
+        build: from parameters to optimizer.
+        buffers: state tensors of the parameter's size; sets the bytes that a step must move.
+        matrices: takes matrices only and is measured on those.
+        goal: the largest multiple of the reference's time per byte that we promise, for ours.
+    """
+
+    method: str
+    package: str
+    variant: str
+    build: Callable[[Sequence[Tensor]], Any]
+    buffers: int
+    matrices: bool = False
+    goal: float | None = None
+
+    @property
+    def key(self) -> str:
+        """A name for the command line: ``steepest:lion:compiled``."""
+        return f"{self.package}:{self.method}:{self.variant}"
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Bytes a float32 step must move per parameter: read the gradient, read and write parameter and state."""
+        return 4 * (1 + 2 * (1 + self.buffers))
+
+
+def installed(package: str) -> str | None:
+    """The version of a package, or None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _make(target: str, params: Sequence[Tensor], **settings: Any) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)(params, **settings)
+
+
+def _ours(method: str, name: str, buffers: int, goal: float | None = 1.25) -> list[Contender]:
+    return [
+        Contender(
+            method,
+            "steepest",
+            engine,
+            partial(_make, f"steepest.optim:{name}", engine=engine),
+            buffers,
+            goal=goal if engine == "compiled" else None,
+        )
+        for engine in ("compiled", "eager")
+    ]
+
+
+def _peer(
+    method: str,
+    package: str,
+    target: str,
+    buffers: int,
+    variant: str = "default",
+    matrices: bool = False,
+    **settings: Any,
+) -> Contender:
+    return Contender(method, package, variant, partial(_make, target, **settings), buffers, matrices)
+
+
+_PO = "pytorch_optimizer"
+
+REFERENCE = _peer("adamw", "torch", "torch.optim:AdamW", 2, "fused", fused=True)
+
+CONTENDERS: tuple[Contender, ...] = (
+    REFERENCE,
+    _peer("adamw", "torch", "torch.optim:AdamW", 2, "foreach", foreach=True),
+    _peer("adamw", "heavyball", "heavyball:AdamW", 2),
+    *_ours("lion", "Lion", 1),
+    _peer("lion", _PO, f"{_PO}:Lion", 1),
+    *_ours("adabelief", "AdaBelief", 2),
+    _peer("adabelief", _PO, f"{_PO}:AdaBelief", 2),
+    *_ours("diffgrad", "DiffGrad", 3),
+    _peer("diffgrad", _PO, f"{_PO}:DiffGrad", 3),
+    *_ours("ademamix", "AdEMAMix", 3),
+    _peer("ademamix", _PO, f"{_PO}:AdEMAMix", 3),
+    _peer("ademamix", "heavyball", "heavyball:AdEMAMix", 3, betas=(0.9, 0.999, 0.9999)),
+    *_ours("adabound", "AdaBound", 2),
+    _peer("adabound", _PO, f"{_PO}:AdaBound", 2),
+    *_ours("amsbound", "AMSBound", 3),
+    *_ours("adamp", "AdamP", 2, goal=2.0),
+    _peer("adamp", _PO, f"{_PO}:AdamP", 2),
+    *_ours("sgdp", "SGDP", 1, goal=None),
+    _peer("sgdp", _PO, f"{_PO}:SGDP", 1, lr=0.1),
+    Contender("muon", "steepest", "polar-express", partial(_make, "steepest.optim:Muon"), 1, matrices=True),
+    Contender(
+        "muon",
+        "steepest",
+        "newton-schulz",
+        partial(_make, "steepest.optim:Muon", orthogonalization="newton-schulz"),
+        1,
+        matrices=True,
+    ),
+    _peer("muon", "torch", "torch.optim:Muon", 1, matrices=True),
+    _peer("muon", _PO, f"{_PO}:Muon", 1, matrices=True),
+    _peer("muon", _PO, f"{_PO}:Muon", 1, "gram", matrices=True, ns_method="gram_newton_schulz"),
+    _peer("muon", "heavyball", "heavyball:Muon", 1, matrices=True),
+)
