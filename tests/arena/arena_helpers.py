@@ -68,7 +68,7 @@ LBFGS = card(
 WILD = card("wild", "torch.optim:SGD", {"lr": Float(1e6, 1e8, log=True)})
 BROKEN = card("broken", "torch.optim:SGD", {"lr": Float(-2.0, -1.0)})
 
-TASK_FILE = '''
+TASK_FILE = """
 import time
 from pathlib import Path
 
@@ -102,8 +102,9 @@ def model():
 
 
 def make_task():
-    return Task(name="slow", title="Slow", model=model, data=data, loss=loss, metric_name="error", batch_size=16, evaluations=4)
-'''
+    return Task(name="slow", title="Slow", model=model, data=data, loss=loss, metric_name="error",
+                batch_size=16, evaluations=4)
+"""
 
 
 def write_task(folder, pause: float = 0.0):

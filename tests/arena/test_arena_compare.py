@@ -16,7 +16,15 @@ from steepest.arena.jobs import perform
 from steepest.arena.saved import from_json, to_json
 from steepest.core.errors import UnknownName
 
-QUICK = {"trials": 3, "seeds": 2, "budget": "10steps", "pruner": "none", "threads": 1, "report": False, "progress": False}
+QUICK = {
+    "trials": 3,
+    "seeds": 2,
+    "budget": "10steps",
+    "pruner": "none",
+    "threads": 1,
+    "report": False,
+    "progress": False,
+}
 
 
 def run(out, methods=(ADAMW, SGD), task=None, **changes):
@@ -194,7 +202,7 @@ def test_bad_options_are_refused_before_any_work(tmp_path, changes, words):
 
 def test_unknown_names_suggest_the_nearest(tmp_path):
     with pytest.raises(UnknownName, match="did you mean 'adamw'"):
-        compare(tiny_task(), ["adamv"], out=tmp_path, **QUICK)
+        compare(tiny_task(), ["adamww"], out=tmp_path, **QUICK)
     with pytest.raises(UnknownName, match="did you mean 'digits-mlp'"):
         compare("digits-mpl", ["adamw"], out=tmp_path, **QUICK)
     with pytest.raises(TypeError, match="no option 'trails'"):

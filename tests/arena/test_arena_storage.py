@@ -107,7 +107,7 @@ def test_definition_is_kept(opened):
 
 def test_file_that_is_no_database(tmp_path):
     (tmp_path / "study.db").write_bytes(b"hello, I am text and no database")
-    with pytest.raises(BadInput, match="study.db is not a SQLite database"):
+    with pytest.raises(BadInput, match=r"study.db is not a SQLite database"):
         open_store(None, tmp_path, "")
     assert (tmp_path / "study.db").read_bytes().startswith(b"hello")
 
@@ -130,7 +130,7 @@ def test_truncated_database(tmp_path):
     open_store(None, tmp_path, "").close()
     path = tmp_path / "study.db"
     path.write_bytes(path.read_bytes()[:10000])
-    with pytest.raises(BadInput, match="study.db"):
+    with pytest.raises(BadInput, match=r"study.db"):
         open_store(None, tmp_path, "")
 
 
@@ -138,14 +138,14 @@ def test_database_of_another_program(tmp_path):
     with sqlite3.connect(tmp_path / "study.db") as connection:
         connection.execute("create table recipes (name text)")
     connection.close()
-    with pytest.raises(BadInput, match="not a results database of steepest .its tables are recipes"):
+    with pytest.raises(BadInput, match=r"not a results database of steepest .its tables are recipes"):
         open_store(None, tmp_path, "")
 
 
 def test_optuna_database_of_something_else(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     optuna.create_study(storage=f"sqlite:///{tmp_path / 'study.db'}", study_name="my-model")
-    with pytest.raises(BadInput, match="studies that steepest did not make .my-model"):
+    with pytest.raises(BadInput, match=r"studies that steepest did not make .my-model"):
         open_store(None, tmp_path, "")
 
 

@@ -19,7 +19,17 @@ ARGUMENTS = ["--methods", "adamw,sgd,lion", "--trials", "6", "--seeds", "3", "--
 
 
 def start(task, out, *more):
-    command = [sys.executable, "-m", "steepest.cli", "compare", f"{task}:make_task", "--out", str(out), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "steepest.cli",
+        "compare",
+        f"{task}:make_task",
+        "--out",
+        str(out),
+        "--threads",
+        "1",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, *ARGUMENTS, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
@@ -85,8 +95,10 @@ def test_killed_comparison_ends_like_an_undisturbed_one(tmp_path):
     assert last.returncode == 0, errors
     assert finished(out) == undisturbed  # nothing lost, nothing changed, nothing twice
     assert results(out) == results(tmp_path / "calm")
-    print(f"{before_the_end} kills, {in_training} of them in training, {len(partial)} runs done under fire; "
-          f"{time.monotonic() - began:.0f} s in all")
+    print(
+        f"{before_the_end} kills, {in_training} of them in training, {len(partial)} runs done under fire; "
+        f"{time.monotonic() - began:.0f} s in all"
+    )
     states = [
         t.state
         for name in optuna.get_all_study_names(f"sqlite:///{out / 'study.db'}")

@@ -56,9 +56,9 @@ class Flight:
 class Conductor:
     """One comparison on an open store."""
 
-    def __init__(self, plan: Plan, store: Store, executor: Executor, progress: Progress) -> None:
+    def __init__(self, plan: Plan, store: Store, executor: Executor, progress: Progress, started: str) -> None:
         self.plan, self.store, self.executor, self.progress = plan, store, executor, progress
-        self.started = now()
+        self.started = started
         self.flights: dict[int, Flight] = {}
         self.tickets = itertools.count()
         self.entries = [self._entry(t, c) for c in plan.cards for t in plan.tasks]
@@ -124,22 +124,31 @@ class Conductor:
 
     def _launch(self) -> bool:
         """Start the next job; False where there is none to start now."""
-        for entry, mark in self._open():
-            with self.store.lock():
-                if self.store.shared:
-                    for study in (entry.tuning, entry.final):
-                        self.store.release_dead(study)
-                    self.refresh(entry)
-                    if mark in entry.taken or mark in entry.scored or (mark.seed is None and mark.slot in entry.tuned):
-                        continue
-                flight = self._claim(entry, mark)
-            if flight is not None:
-                ticket = next(self.tickets)
-                self.flights[ticket] = flight
-                entry.taken.add(mark)
-                self.executor.submit(ticket, self._job(flight))
-                return True
-        return False
+        flight = None
+        fresh: set[int] = set()
+        with self.store.lock():
+            for entry, mark in self._open():
+                if self.store.shared and id(entry) not in fresh:
+                    self._look(entry)
+                    fresh.add(id(entry))
+                tuned = mark.seed is None and mark.slot in entry.tuned
+                if not (tuned or mark in entry.taken or mark in entry.scored):
+                    flight = self._claim(entry, mark)
+                    if flight is not None:
+                        break
+        if flight is None:
+            return False
+        ticket = next(self.tickets)
+        self.flights[ticket] = flight
+        flight.entry.taken.add(flight.mark)
+        self.executor.submit(ticket, self._job(flight))
+        return True
+
+    def _look(self, entry: Entry) -> None:
+        """See what others did."""
+        self.store.release_dead(entry.tuning)
+        self.store.release_dead(entry.final)
+        self.refresh(entry)
 
     def _claim(self, entry: Entry, mark: Mark) -> Flight | None:
         space = distributions(entry.card)
@@ -209,9 +218,7 @@ class Conductor:
                 time.sleep(POLL)
                 for entry in self.entries:
                     with self.store.lock():
-                        self.store.release_dead(entry.tuning)
-                        self.store.release_dead(entry.final)
-                    self.refresh(entry)
+                        self._look(entry)
 
     def _count(self, entry: Entry) -> int:
         slots = sum(s < self.plan.options.trials for s in entry.tuned)

@@ -20,6 +20,7 @@ from steepest.core.errors import did_you_mean
 from .errors import BadInput
 from .execute import ENGINES, EngineKind
 from .jobs import PRUNERS, PrunerKind
+from .measure import now
 from .results import TaskInfo
 from .saved import write_text
 from .task import Task, check, load_task
@@ -284,8 +285,10 @@ def differs(before: Any, now: Any, where: str = "") -> str | None:
     return None if same else f"{where} was {before!r} and is now {now!r}"
 
 
-def continue_plan(plan: Plan, out: Path) -> None:
+def continue_plan(plan: Plan, out: Path) -> str:
     """Compare the plan with the one in the folder, if there is one, and write it down.
+
+    Returns the time at which the comparison was first started.
 
     More trials, seeds, methods and tasks continue a comparison; anything else that changes what a trial means does not.
 
@@ -294,9 +297,11 @@ def continue_plan(plan: Plan, out: Path) -> None:
     """
     path = out / "plan.json"
     fixed = plan.fixed()
+    started = now()
     if path.exists():
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))["fixed"]
+            written = json.loads(path.read_text(encoding="utf-8"))
+            before, started = written["fixed"], str(written["started"])
             known = before["tasks"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadInput(f"{path} cannot be read ({error}); remove it or choose another --out") from error
@@ -307,5 +312,6 @@ def continue_plan(plan: Plan, out: Path) -> None:
         if why is not None:
             raise BadInput(f"{out} holds a comparison that was made differently: {why}; choose another --out")
         fixed = {**fixed, "tasks": {**known, **fixed["tasks"]}}
-    text = json.dumps({"fixed": fixed, "asked": plan.summary()}, indent=1)
+    text = json.dumps({"started": started, "fixed": fixed, "asked": plan.summary()}, indent=1)
     write_text(path, text + "\n")
+    return started

@@ -19,7 +19,7 @@ from .conduct import Conductor
 from .errors import BadInput, Interrupted
 from .execute import make_executor
 from .plan import DEFAULT_METHODS, Options, Plan, continue_plan, make_plan
-from .progress import make_progress
+from .progress import Progress, make_progress
 from .results import Comparison
 from .saved import save
 from .storage import open_store, sqlite_path
@@ -66,15 +66,15 @@ def compare(
     for text in (*plan.notes, *(f"warning: {w}" for w in plan.warnings)):
         shown.say(text)
     with _locked(folder, plan.options.storage), _interruptible():
-        continue_plan(plan, folder)
-        found = _conduct(plan, folder, shown)
+        started = continue_plan(plan, folder)
+        found = _conduct(plan, folder, shown, started)
         if report:
             # The report is a room of its own with heavy imports (tables, charts).
             importlib.import_module("steepest.arena.report").write(found, folder)
     return found
 
 
-def _conduct(plan: Plan, folder: Path, shown: Any) -> Comparison:
+def _conduct(plan: Plan, folder: Path, shown: Progress, started: str) -> Comparison:
     o = plan.options
     store = open_store(o.storage, folder, _name(plan))
     executor = None
@@ -82,7 +82,7 @@ def _conduct(plan: Plan, folder: Path, shown: Any) -> Comparison:
     clean = False
     try:
         executor = make_executor(o.engine, o.workers, plan.threads, o.address)
-        conductor = Conductor(plan, store, executor, shown)
+        conductor = Conductor(plan, store, executor, shown, started)
         conductor.run()
         clean = True
         shown.stop()

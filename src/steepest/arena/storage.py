@@ -7,6 +7,7 @@ trial without that attribute never ended, whatever its state says. Only the coor
 
 import contextlib
 import datetime
+import importlib.util
 import os
 import socket
 import sqlite3
@@ -278,7 +279,7 @@ def open_store(url: str | None, out: Path, name: str) -> Store:
         return Store(_sqlite(out / "study.db"), shared=False, name="")
     if url.startswith("sqlite:///"):
         return Store(_sqlite(Path(url.removeprefix("sqlite:///"))), shared=False, name="")
-    if url.startswith(("postgresql://", "postgresql+psycopg2://")):
+    if url.startswith(("postgresql://", "postgresql+psycopg2://", "postgresql+psycopg://")):
         return Store(_postgresql(url), shared=True, name=name)
     raise BadInput(f"storage must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE, got {masked(url)!r}")
 
@@ -359,6 +360,10 @@ def _inspect(path: Path) -> None:
 
 
 def _postgresql(url: str) -> optuna.storages.RDBStorage:
+    if url.startswith("postgresql://"):
+        # SQLAlchemy's own choice of driver depends on its version.
+        driver = "psycopg2" if importlib.util.find_spec("psycopg2") else "psycopg"
+        url = url.replace("postgresql://", f"postgresql+{driver}://", 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for attempt in (1, 2):
