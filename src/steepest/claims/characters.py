@@ -1,0 +1,62 @@
+"""Next-character prediction at any scale: the language model that several claims are tested on."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from steepest import data
+from steepest.arena.task import Data, Examples, Task
+from steepest.arena.tasks.pytext_gpt import GPT
+
+__all__ = ["characters"]
+
+
+def characters(
+    *, batch: int, width: int = 32, layers: int = 2, heads: int = 4, context: int = 32, windows: int = 128
+) -> Task:
+    """A decoder-only transformer on the sources of Python's standard library, scored by its loss in nats.
+
+    Args:
+        batch: windows per mini-batch.
+        width, layers, heads: of the transformer.
+        context: characters per window.
+        windows: of the validation and of the test split that are scored, evenly spread.
+    """
+    return Task(
+        name=f"characters-{width}x{layers}-{batch}",
+        title="Characters of Python sources, small transformer",
+        model=partial(_model, context, width, layers, heads),
+        data=partial(_data, context, windows),
+        loss=_loss,
+        batch_size=batch,
+        evaluations=10,
+        draw=partial(_draw, context),
+        eval_batch_size=64,
+    )
+
+
+def _model(context: int, width: int, layers: int, heads: int) -> nn.Module:
+    return GPT(len(data.PYTEXT_VOCABULARY), context, width, layers, heads)
+
+
+def _data(context: int, windows: int) -> Data:
+    text = data.pytext()
+    held = []
+    for part in ("validation", "test"):
+        inputs, targets = text.consecutive(part, context)
+        rows = torch.linspace(0, len(inputs) - 1, min(windows, len(inputs))).long()
+        held.append(Examples(inputs[rows], targets[rows]))
+    return Data(Examples(text.train, text.train), *held)
+
+
+def _draw(context: int, train: Examples, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    text = train.inputs
+    starts = torch.randint(len(text) - context, (size, 1), generator=generator).to(text.device)
+    at = starts + torch.arange(context, device=text.device)
+    return text[at], text[at + 1]
+
+
+def _loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())

@@ -1,0 +1,36 @@
+"""The claims there are, one file per method."""
+
+import importlib
+
+from steepest.core.errors import UnknownName
+
+from .claim import Claim
+
+__all__ = ["load", "registry"]
+
+#: Method -> the module that tests its claim.
+_MODULES = {
+    "adabound": "adabound",
+    "adamp": "adamp",
+    "ademamix": "ademamix",
+    "diffgrad": "diffgrad",
+    "lion": "lion",
+    "lion-k": "lion_k",
+}
+
+
+def registry() -> dict[str, Claim]:
+    """All claims by the name of their method."""
+    return {name: load(name) for name in sorted(_MODULES)}
+
+
+def load(name: str) -> Claim:
+    """The claim of one method.
+
+    Raises:
+        UnknownName: no claim of a method of that name is tested; the message suggests the nearest.
+    """
+    if name not in _MODULES:
+        raise UnknownName("claim", name, _MODULES)
+    claim: Claim = importlib.import_module(f"{__package__}.{_MODULES[name]}").CLAIM
+    return claim

@@ -1,0 +1,71 @@
+"""One look for all figures: colours that the colour-blind can tell apart, and a marker besides each colour."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "INK", "MARKERS", "canvas", "save"]
+
+INK = "#3d444d"
+#: Okabe and Ito's hues, darkened where the original is faint on white; the first is for the method under test.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#b8508f", "#c08a00", "#41a5dd", "#4b3a9e")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+_STYLE: dict[str, Any] = {
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e3e6ea",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 5,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "steepest",
+}
+
+
+def canvas(columns: int = 2, rows: int = 1, height: float = 3.3) -> tuple["Figure", list["Axes"]]:
+    """A figure of docs width with ``rows x columns`` axes, in reading order."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(9.2, height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr]
+    return figure, list(axes.flat)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure; the bytes of an SVG depend on its content alone."""
+    import matplotlib as mpl
+
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with mpl.rc_context(_STYLE):
+        figure.savefig(path, dpi=150, metadata=metadata, facecolor="white")
+
+
+def band(
+    axes: "Axes", x: Sequence[float], curves: Sequence[Sequence[float]], index: int, label: str, **style: Any
+) -> None:
+    """The mean of several curves with the band from the lowest to the highest."""
+    import numpy as np
+
+    values = np.asarray(curves, dtype=float)
+    colour = COLOURS[index]
+    axes.plot(x, values.mean(0), color=colour, label=label, **style)
+    axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)

@@ -1,0 +1,122 @@
+"""The ledger's pages, in Markdown, made from claims and evidence alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .claim import Claim
+from .evidence import Evidence, Size
+
+if TYPE_CHECKING:
+    from .book import Entry
+
+__all__ = ["claim_page", "index_page", "number", "sizes_table"]
+
+
+def claim_page(claim: Claim, evidence: Evidence) -> str:
+    """The page of one claim: what is said, how it was tested, what came out."""
+    return "\n".join(_claim_lines(claim, evidence)) + "\n"
+
+
+def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
+    yield f"# {claim.title}"
+    yield ""
+    source = f"[{claim.paper}]({claim.paper.url})" if claim.paper.url else str(claim.paper)
+    yield f"**The claim.** {claim.statement} ({source})"
+    yield ""
+    yield f"**The verdict: {evidence.verdict.value}.** {evidence.sentence}"
+    yield ""
+    yield f"![{claim.title}: what the experiment found]({claim.method}.svg)"
+    yield ""
+    yield "## How it was tested"
+    yield ""
+    yield claim.test
+    yield ""
+    yield "## The rule for the verdict"
+    yield ""
+    yield "Fixed before the figures were seen."
+    yield ""
+    yield evidence.rule
+    yield ""
+    yield "## Run it"
+    yield ""
+    yield "```bash"
+    yield f"steepest reproduce {claim.method}"
+    yield "```"
+    yield ""
+    yield from sizes_table(claim.sizes)
+    yield ""
+    yield "## The figures"
+    yield ""
+    yield "Intervals (`low`, `high`) are 95 % bootstrap intervals over the seeds; differences are paired by seed."
+    yield ""
+    yield from _table(("figure", "value"), ((f"`{n}`", number(v)) for n, v in evidence.figures.items()))
+    yield ""
+    yield "## Measured with"
+    yield ""
+    seeds = (
+        f"{evidence.seeds[0]} to {evidence.seeds[-1]}"
+        if len(evidence.seeds) > 1
+        else ", ".join(map(str, evidence.seeds))
+    )
+    facts: dict[str, Any] = {
+        "size": evidence.size.value,
+        "date": evidence.date,
+        "seeds": seeds,
+        **evidence.budgets,
+        **evidence.versions,
+        **evidence.hardware,
+        "threads": evidence.threads,
+        "seconds in all": evidence.seconds,
+    }
+    yield from _table(("", ""), ((k.replace("_", " "), str(v)) for k, v in facts.items()))
+
+
+def sizes_table(sizes: Mapping[Size, str]) -> Iterator[str]:
+    """What each size runs and needs."""
+    yield from _table(("size", "what it runs"), ((f"`--size {s.value}`", text) for s, text in sizes.items()))
+
+
+def index_page(entries: "Sequence[Entry]") -> str:
+    """The ledger as a table."""
+    rows = [
+        (
+            f"[{e.title}]({e.method}.md)" if e.evidence else e.title,
+            e.claim,
+            f"**{e.verdict}**" if e.evidence else e.verdict,
+            e.evidence.date if e.evidence else "",
+            e.evidence.size.value if e.evidence else "",
+        )
+        for e in entries
+    ]
+    lines = [
+        "# The claims ledger",
+        "",
+        "What the papers say, and what came out when it was tested here. Every claim has an experiment whose rule for",
+        "the verdict is fixed beforehand and can come out negative; both sides of a comparison get the same tuning",
+        "budget. A page shows the figures, the conditions and how to run it again: `steepest reproduce METHOD`.",
+        "",
+        "Verdicts hold for the size that was run. The size `laptop` takes minutes on two cores: it can show a",
+        "mechanism, but not that something happens at a scale it does not reach.",
+        "",
+        *_table(("method", "claim", "verdict", "date", "size"), rows),
+        "",
+        "- **reproduced**: the figures show what the claim says.",
+        "- **partly**: a part of it, and nothing against the rest.",
+        "- **not reproduced**: the figures speak against it.",
+        "- **inconclusive**: the figures do not decide, for want of seeds or because they spread too wide.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Any) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join("---" for _ in head) + " |"
+    for row in rows:
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+
+
+def number(value: float | int | None) -> str:
+    """A figure as people write it."""
+    if value is None:
+        return "none"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
