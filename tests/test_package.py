@@ -5,7 +5,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import pkgutil
 import re
 import statistics
 import subprocess
@@ -117,12 +116,12 @@ def test_the_refusal_that_the_previous_test_relies_on_works() -> None:
     assert run_python(code).strip() == "refused"
 
 
-@pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(steepest.__path__, "steepest.")])
-def test_every_module_says_what_it_is(module: str) -> None:
+def test_every_module_says_what_it_is() -> None:
     # Read, not imported: a module with an optional dependency is documented too.
-    path = ROOT / "src" / Path(*module.split("."))
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))), f"{file} has no docstring"
+    files = sorted((ROOT / "src" / "steepest").rglob("*.py"))
+    assert len(files) > 50
+    silent = [str(f.relative_to(ROOT)) for f in files if not ast.get_docstring(ast.parse(f.read_text("utf-8")))]
+    assert not silent, f"without a docstring: {silent}"
 
 
 def test_the_version_is_semantic_and_the_one_installed() -> None:
