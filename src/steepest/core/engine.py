@@ -182,7 +182,8 @@ def _packed(run: _Runner, small: Sequence[Sequence[Tensor]]) -> None:
         run(small[0], flat=False)
         return
     sizes = [pieces[0].numel() for pieces in small]
-    padding = -sum(sizes) % WIDTH
+    # At least two rows: torch.compile specializes sizes of 0 and 1, which would be a second compilation.
+    padding = max(2 * WIDTH - sum(sizes), -sum(sizes) % WIDTH)
     columns = list(zip(*small, strict=True))  # all x, all g, all of each state
     buffers = [torch.cat([*column, column[0].new_zeros(padding)]) for column in columns]
     run([b.view(-1, WIDTH) for b in buffers], flat=True)

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
 from .engine import Engine, Item, apply, choose_engine
@@ -19,6 +18,7 @@ from .functional import Functional
 from .ranges import Flag, OneOf, Range, check_settings
 from .routing import Routing, route
 from .rule import Granularity, Rule, compute_dtype
+from .sharding import full, is_sharded, local, write_full
 
 __all__ = ["Common", "NonFinite", "Parameters", "RuleOptimizer"]
 
@@ -257,15 +257,13 @@ class RuleOptimizer(Optimizer):
         if not grads:
             return True
         total = nn.utils.get_total_norm(grads, norm_type=math.inf)
-        if isinstance(total, DTensor):
-            total = total.full_tensor()
-        if torch.isfinite(total):
+        if torch.isfinite(full(total)):
             return True
         if self.nonfinite == "skip":
             return False
         for _, params in active:
             for p in params:
-                bad = ~torch.isfinite(_local(p.grad))  # type: ignore[arg-type]
+                bad = ~torch.isfinite(local(p.grad))
                 if bad.any():
                     raise FloatingPointError(
                         f"{type(self).__name__}: the gradient of parameter {self._label(p)} has {int(bad.sum())} "
@@ -305,21 +303,20 @@ class RuleOptimizer(Optimizer):
         """DTensors: an elementwise rule works on the local shards; others gather, update alike everywhere, and keep
         their shard."""
         items: list[Item] = []
-        gathered: list[tuple[list[DTensor], Item]] = []
+        gathered: list[tuple[list[Tensor], Item]] = []
         for p in bucket:
             item = self._item(rule, p, group)
             tensors = [item.x, item.g, *item.state]
             if rule.granularity_of(item.x, group) == "elementwise":
-                items.append(Item(*_tuple_item([_local(t) for t in tensors])))
+                items.append(Item(*_tuple_item([local(t) for t in tensors])))
             else:
-                full = Item(*_tuple_item([t.full_tensor() if isinstance(t, DTensor) else t for t in tensors]))
-                items.append(full)
-                gathered.append((tensors, full))  # type: ignore[arg-type]
+                whole = Item(*_tuple_item([full(t) for t in tensors]))
+                items.append(whole)
+                gathered.append((tensors, whole))
         apply(rule, group, step, items, engine=engine)
-        for targets, full in gathered:
-            for target, result in zip([targets[0], *targets[2:]], [full.x, *full.state], strict=True):
-                whole = DTensor.from_local(result, target.device_mesh, [Replicate()] * target.device_mesh.ndim)
-                target.copy_(whole.redistribute(placements=target.placements))
+        for targets, whole in gathered:
+            for target, result in zip([targets[0], *targets[2:]], [whole.x, *whole.state], strict=True):
+                write_full(target, result)
 
     # ---------------------------------------------------------------------------------------- saving
 
@@ -341,7 +338,7 @@ class RuleOptimizer(Optimizer):
         for index, p in zip(ids, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
                 if isinstance(value, Tensor) and name != "step":
-                    if isinstance(value, DTensor) or not isinstance(p, DTensor):
+                    if is_sharded(value) or not is_sharded(p):
                         fresh = _as_state(torch.empty_like(p), p)
                         fresh.copy_(value)
                         self.state[p][name] = fresh
@@ -400,12 +397,8 @@ def _tuple_item(tensors: list[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ..
     return tensors[0], tensors[1], tuple(tensors[2:])
 
 
-def _local(t: Tensor) -> Tensor:
-    return t.to_local() if isinstance(t, DTensor) else t
-
-
 def _sharded(params: list[Tensor]) -> bool:
-    return any(isinstance(p, DTensor) for p in params)
+    return any(is_sharded(p) for p in params)
 
 
 def _as_state(t: Tensor, p: Tensor) -> Tensor:

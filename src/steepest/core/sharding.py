@@ -1,0 +1,35 @@
+"""Sharded tensors (``DTensor``) without importing ``torch.distributed.tensor``, which costs most of a second.
+
+Where nobody has imported it, nobody can have made one.
+"""
+
+import sys
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["full", "is_sharded", "local", "write_full"]
+
+
+def is_sharded(t: Any) -> bool:
+    """Whether ``t`` is a ``DTensor``."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(t, module.DTensor)
+
+
+def local(t: Any) -> Tensor:
+    """This process's shard, or the tensor itself; shares memory."""
+    return t.to_local() if is_sharded(t) else t  # type: ignore[no-any-return]
+
+
+def full(t: Any) -> Tensor:
+    """The whole tensor, gathered from all processes, or the tensor itself."""
+    return t.full_tensor() if is_sharded(t) else t  # type: ignore[no-any-return]
+
+
+def write_full(target: Any, result: Tensor) -> None:
+    """Write a whole tensor, the same on every process, over a sharded one: each process keeps its shard."""
+    from torch.distributed.tensor import DTensor, Replicate
+
+    whole = DTensor.from_local(result, target.device_mesh, [Replicate()] * target.device_mesh.ndim)
+    target.copy_(whole.redistribute(placements=target.placements))
