@@ -248,9 +248,23 @@ def test_the_charts_hold_the_runs(tmp_path, small):
         np.testing.assert_allclose(series[method]["high"], values.max(axis=0), rtol=1e-6)
     for method, points in charts["landscape"]["points"].items():
         mine = [t for t in comparison.trials if t.method == method]
-        assert [(p["x"], p["y"], p["status"]) for p in points] == [(t.settings["lr"], t.score, t.status) for t in mine]
+        assert [(p["x"], p["y"]) for p in points] == [(t.settings["lr"], t.score) for t in mine]
+        assert [p["mark"] for p in points] == [t.status for t in mine]
         best = max((t for t in mine if t.score is not None), key=lambda t: t.score)
         assert [p["x"] for p in points if p["best"]] == [best.settings["lr"]]
+
+
+def test_a_trial_that_learned_nothing_does_not_squeeze_the_landscape(tmp_path, small):
+    comparison = fake_comparison(methods=("adamw", "muon"))
+    index = next(i for i, t in enumerate(comparison.trials) if t.status == "complete")
+    trials = list(comparison.trials)
+    trials[index] = dataclasses.replace(trials[index], score=0.1)
+    page = made(dataclasses.replace(comparison, trials=trials), tmp_path)
+    landscape = data(page)["tasks"]["digits-mlp"]["landscape"]
+    assert landscape["points"]["adamw"][index]["mark"] == "off scale"
+    assert [p["mark"] for p in landscape["points"]["muon"]].count("off scale") == 0
+    assert landscape["y"][0] > 0.9
+    assert landscape["best"] == max(t.score for t in trials if t.score is not None)
 
 
 def test_curves_of_seeds_evaluated_at_different_times_are_interpolated(tmp_path, small):

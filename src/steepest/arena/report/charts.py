@@ -1,7 +1,9 @@
 """The numbers that the page's charts draw, ready for JSON; how they look is ``report.js``'s business."""
 
 import math
+import textwrap
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -82,7 +84,7 @@ def _points(curve: Sequence[CurvePoint], x: str, y: str) -> tuple[np.ndarray, np
 
 
 def _window(series: Sequence[dict[str, Any]], higher: bool) -> tuple[bool, list[float] | None]:
-    """The part of the y axis worth seeing at first: the first tenth of the training and wild curves may leave it.
+    """The part of the y axis worth seeing at first: the first quarter of the training and wild curves may leave it.
 
     Returns whether the axis is logarithmic, and its ends (exponents of ten where it is).
     """
@@ -90,7 +92,7 @@ def _window(series: Sequence[dict[str, Any]], higher: bool) -> tuple[bool, list[
     for s in series:
         if s["stopped"] and len(series) > 1:
             continue
-        start = s["x"][0] + 0.1 * (s["x"][-1] - s["x"][0])
+        start = s["x"][0] + 0.25 * (s["x"][-1] - s["x"][0])
         columns = (s["mid"], s["low"] or s["mid"], s["high"] or s["mid"])
         values = [v for column in columns for x, v in zip(s["x"], column, strict=True) if x >= start]
         late += values
@@ -132,8 +134,8 @@ def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
             m.name: [
                 {
                     "x": t.settings[key],
-                    "y": t.score,
-                    "status": t.status,
+                    "y": _finite(t.score),
+                    "mark": _mark(t, log, ends),
                     "text": _about(t, task),
                     "best": t is winners.get(m.name),
                 }
@@ -143,6 +145,10 @@ def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
             for m in comparison.methods
         },
     }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _positive(value: Any) -> bool:
@@ -161,16 +167,33 @@ def _winners(comparison: Comparison, task: TaskInfo) -> dict[str, TrialRecord]:
 
 
 def _heights(scores: Sequence[float], higher: bool) -> tuple[bool, list[float] | None, float | None]:
+    """Whether the score axis is logarithmic, its ends (exponents of ten where it is), and the best score.
+
+    A learning rate that teaches nothing must not squeeze the differences that matter: the axis ends at four times the
+    median trial's distance from the best, and what lies beyond is marked as off the scale.
+    """
     if not scores:
         return False, None, None
-    low, high = min(scores), max(scores)
-    best = high if higher else low
+    best = max(scores) if higher else min(scores)
+    far = 4 * abs(median(scores) - best)
+    kept = [s for s in scores if abs(s - best) <= far] if far else list(scores)
+    low, high = min(kept), max(kept)
     if not higher and low > 0 and high / low > 20:
         ends = [math.log10(low), math.log10(high)]
         margin = 0.08 * (ends[1] - ends[0])
         return True, [ends[0] - margin, ends[1] + margin], best
     margin = 0.08 * (high - low) or abs(high) * 0.05 or 1.0
     return False, [low - margin, high + margin], best
+
+
+def _mark(trial: TrialRecord, log: bool, ends: list[float] | None) -> str:
+    """Where the trial's mark goes: among the scores ("complete"), or in a strip below with its name."""
+    if trial.status != "complete":
+        return trial.status
+    if trial.score is None or not math.isfinite(trial.score) or ends is None:
+        return "off scale"
+    height = math.log10(trial.score) if log else trial.score
+    return "complete" if ends[0] <= height <= ends[1] else "off scale"
 
 
 def _about(trial: TrialRecord, task: TaskInfo) -> str:

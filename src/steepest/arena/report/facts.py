@@ -16,8 +16,8 @@ def facts(comparison: Comparison) -> Facts:
     """The plan, the environment, and each task, in groups."""
     hidden = {"command", "command line", "warning"}
     groups = [
-        ("What was asked", [(k, _plain(v)) for k, v in comparison.plan.items() if k not in hidden]),
-        ("What it ran on", [(k, _plain(v)) for k, v in comparison.environment.items()]),
+        ("What was asked", [(k.replace("_", " "), _plain(v)) for k, v in comparison.plan.items() if k not in hidden]),
+        ("What it ran on", [(k.replace("_", " "), _plain(v)) for k, v in comparison.environment.items()]),
     ]
     for t in comparison.tasks:
         sizes = ", ".join(f"{n.count(size)} {split}" for split, size in t.sizes.items())

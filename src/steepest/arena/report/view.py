@@ -161,7 +161,7 @@ def _glance(comparison: Comparison, asked: int) -> tuple[tuple[str, str], ...]:
         ("Budget of a run", re.sub(r"(?<=\d)(?=[a-z])", " ", str(plan.get("budget", n.DASH)))),
         ("Training time in all", n.duration(spent)),
         (
-            "Finished" if environment.get("finished") else "Started",
+            "Finished" if comparison.complete else "As of",
             str(environment.get("finished") or environment.get("started") or n.DASH),
         ),
     ]

@@ -67,11 +67,12 @@
     gridcolor: css("--line"), zeroline: false, linecolor: css("--line"), tickfont: { size: 11.5, color: css("--soft") },
     automargin: true, ...extra,
   });
+  const hover = () => ({ bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12.5 }, align: "left", namelength: 32 });
   const layout = (extra) => ({
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, dragmode: coarse ? false : "zoom",
     font: { family: getComputedStyle(document.body).fontFamily, color: css("--ink"), size: 13 },
     margin: { l: 8, r: 14, t: 12, b: 8 },
-    hoverlabel: { bgcolor: css("--panel"), bordercolor: css("--line"), font: { color: css("--ink"), size: 12.5 }, align: "left", namelength: -1 },
+    hoverlabel: hover(),
     ...extra,
   });
   const logTicks = (range) => ({ type: "log", range, dtick: Math.max(1, Math.ceil((range[1] - range[0]) / 3.5)), exponentformat: "power" });
@@ -96,7 +97,7 @@
       }
     }
     Plotly.react(div, traces, layout({
-      hovermode: "x", uirevision: `${x} ${y}`,
+      hovermode: "x unified", uirevision: `${x} ${y}`,
       xaxis: axis(x === "step" ? "step" : "seconds of training", { rangemode: "tozero", showgrid: false }),
       yaxis: axis(chosen.title, { type: chosen.log ? "log" : "linear", range: chosen.range }),
     }), config);
@@ -105,11 +106,11 @@
   function landscape(div, task) {
     const method = div.closest("figure").dataset.method;
     const { points, x, y, log, key, best } = task.landscape;
-    const off = ["pruned", "failed", "diverged"].filter((s) => Object.values(points).flat().some((p) => p.status === s));
-    const strip = off.length ? 0.06 + 0.1 * off.length : 0;
+    const off = ["off scale", "pruned", "failed", "diverged"].filter((s) => Object.values(points).flat().some((p) => p.mark === s));
+    const strip = off.length ? 0.06 + 0.09 * off.length : 0;
     const mine = points[method] ?? [];
     const others = Object.entries(points).filter(([name]) => name !== method).flatMap(([, p]) => p);
-    const kept = (list, status) => list.filter((p) => (p.status === "complete") === status);
+    const kept = (list, status) => list.filter((p) => (p.mark === "complete") === status);
     const c = color(method);
     const soft = css("--line");
     const tuned = mine.filter((p) => p.best);
@@ -117,16 +118,16 @@
       { x: kept(others, true).map((p) => p.x), y: kept(others, true).map((p) => p.y), type: "scatter", mode: "markers", marker: { color: soft, size: 5 }, hoverinfo: "skip" },
       { x: kept(mine, true).map((p) => p.x), y: kept(mine, true).map((p) => p.y), text: kept(mine, true).map((p) => lines(p.text)), type: "scatter", mode: "markers",
         marker: { color: c, size: 8 }, hovertemplate: "%{text}<extra></extra>" },
-      { x: tuned.map((p) => p.x), y: tuned.map((p) => p.y), type: "scatter", mode: "markers", marker: { size: 15, color: "rgba(0,0,0,0)", line: { color: css("--ink"), width: 1.6 } }, hoverinfo: "skip" },
+      { x: tuned.map((p) => p.x), y: tuned.map((p) => (p.mark === "complete" ? p.y : null)), type: "scatter", mode: "markers", marker: { size: 15, color: "rgba(0,0,0,0)", line: { color: css("--ink"), width: 1.6 } }, hoverinfo: "skip" },
     ];
     if (off.length) {
-      traces.push({ x: kept(mine, false).map((p) => p.x), y: kept(mine, false).map((p) => off.indexOf(p.status)), text: kept(mine, false).map((p) => lines(p.text)), yaxis: "y2",
-        type: "scatter", mode: "markers", marker: { color: c, size: 8, symbol: kept(mine, false).map((p) => (p.status === "pruned" ? "line-ns-open" : "x-thin-open")), line: { width: 2, color: c } },
+      traces.push({ x: kept(mine, false).map((p) => p.x), y: kept(mine, false).map((p) => off.indexOf(p.mark)), text: kept(mine, false).map((p) => lines(p.text)), yaxis: "y2",
+        type: "scatter", mode: "markers", marker: { color: c, size: 8, symbol: kept(mine, false).map((p) => ({ "off scale": "circle", pruned: "line-ns-open" }[p.mark] ?? "x-thin-open")), line: { width: kept(mine, false).map((p) => (p.mark === "off scale" ? 0 : 2)), color: c } },
         cliponaxis: false, hovertemplate: "%{text}<extra></extra>" });
     }
     const empty = mine.length ? [] : [{ text: `no ${plain(key)} tuned`, xref: "paper", yref: "paper", x: 0.5, y: 0.6, showarrow: false, font: { color: css("--soft") } }];
     Plotly.react(div, traces, layout({
-      margin: { l: 44, r: 8, t: 8, b: 24 }, hovermode: "closest", dragmode: false, annotations: empty,
+      margin: { l: 44, r: 8, t: 8, b: 24 }, hovermode: "closest", hoverlabel: { ...hover(), font: { color: css("--ink"), size: 11.5 } }, dragmode: false, annotations: empty,
       xaxis: axis("", { ...logTicks(x), showgrid: false, tickfont: { size: 10, color: css("--soft") }, anchor: off.length ? "y2" : "y", fixedrange: true }),
       yaxis: axis("", { type: log ? "log" : "linear", range: y, domain: [strip, 1], nticks: 5, fixedrange: true, automargin: false }),
       yaxis2: axis("", { domain: [0, Math.max(0.01, strip - 0.04)], range: [-0.6, off.length - 0.4], tickvals: off.map((_, i) => i), ticktext: off, showgrid: false,
@@ -146,7 +147,7 @@
       line: { color: color(s.method), width: 2.2, dash: methods.get(s.method).dash, shape: "hv" },
     }));
     Plotly.react(div, traces, layout({
-      hovermode: "x", uirevision: measure, xaxis: axis(chosen.x_title, { range: [1, chosen.end], showgrid: false, ticksuffix: "×" }),
+      hovermode: "x unified", uirevision: measure, xaxis: axis(chosen.x_title, { range: [1, chosen.end], showgrid: false, ticksuffix: "×" }),
       yaxis: axis("share of problems", { range: [-0.02, 1.04], tickformat: ".0%" }),
     }), config);
   }
