@@ -26,7 +26,8 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	if command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
 
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+LOUD_PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PIP := $(LOUD_PIP) --quiet
 # The build backend is installed, pinned, beside the rest, so that installing the checkout fetches nothing else.
 EDITABLE := $(PIP) --no-build-isolation
 # A stamp is written only after its last command succeeded, so an interrupted set-up is simply repeated.
@@ -43,8 +44,8 @@ help: ## list the targets
 $(STAMPS)/torch: constraints.txt
 	@test -n "$(PYTHON)" || { echo "steepest needs Python 3.11 or newer; found none. Set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	@echo "set-up: $(TORCH) into $(VENV)"
-	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
+	@echo "set-up: $(TORCH) into $(VENV) (minutes; a build with CUDA is several gigabytes, see TORCH_INDEX in the Makefile)"
+	@$(LOUD_PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)'
 	@$(PIP) hatchling editables
 	@$(BIN)/python -c 'import torch' || { echo "$(VENV) is damaged (an interrupted install?): remove it, then run make again"; exit 1; }
 	@mkdir -p $(STAMPS) && touch $@
