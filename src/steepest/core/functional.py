@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from .rule import Rule, compute_dtype
+from .rule import Rule, compute_dtype, spread
 
 __all__ = ["Functional"]
 
@@ -44,21 +45,36 @@ class Functional:
         """One step: new parameters and new state; the arguments are left as they are."""
         step = state["step"] + 1
         settings = {**self.settings, **overrides}
+        unknown = sorted(set(overrides) - set(self.settings) - set(spread(self.settings)))
+        if unknown:
+            known = ", ".join(sorted(set(spread(self.settings)) - {"rule"}))
+            raise TypeError(f"the rule {self.rule.name!r} has no setting {unknown[0]!r}; it has {known}")
         numbers = self.rule.numbers(step, settings)
-        numbers.update({k: v for k, v in overrides.items() if k in numbers})
         statics = dict(self.rule.statics(settings))
         new_params: dict[str, Tensor] = {}
         new_state: dict[str, Any] = {"step": step}
         for name, x in params.items():
-            dtype = compute_dtype(x.dtype)
             g = -grads[name] if settings.get("maximize") else grads[name]
-            pieces = [t.to(dtype) for t in (x, g, *(state[name][k] for k in self.rule.state))]
-            matrix = self.rule.granularity_of(x, settings) == "matrix"
-            if matrix:
-                pieces = [t.reshape(1, x.shape[0], -1) for t in pieces]
-            y, *results = self.rule.update(*pieces, **numbers, **statics)
-            new_params[name] = y.reshape(x.shape).to(x.dtype) if matrix else y.to(x.dtype)
-            new_state[name] = {
-                k: r.reshape(x.shape) if matrix else r for k, r in zip(self.rule.state, results, strict=True)
-            }
+            pieces = [x, g, *(state[name][k] for k in self.rule.state)]
+            y, *results = self._advance(name, pieces, settings, {**numbers, **statics})
+            new_params[name] = y.to(x.dtype)
+            new_state[name] = dict(zip(self.rule.state, results, strict=True))
         return new_params, new_state
+
+    def _advance(
+        self, name: str, pieces: list[Tensor], settings: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> list[Tensor]:
+        """The rule on one tensor, shown as the other engines show it: complex as pairs of reals, matrices stacked."""
+        is_complex = pieces[0].is_complex()
+        if is_complex:
+            if not self.rule.complex_as_real:
+                raise TypeError(f"{name!r} is complex ({pieces[0].dtype}); {self.rule.name} is for real tensors only")
+            pieces = [torch.view_as_real(t.resolve_conj()) for t in pieces]
+        shape, dtype = pieces[0].shape, compute_dtype(pieces[0].dtype)
+        shown = [t.to(dtype) for t in pieces]
+        if self.rule.granularity_of(pieces[0], settings) == "matrix":
+            if len(shape) < 2:
+                raise ValueError(f"{name!r} of shape {tuple(shape)} is not a matrix, which {self.rule.name} needs")
+            shown = [t.reshape(1, shape[0], -1) for t in shown]
+        results = [t.reshape(shape) for t in self.rule.update(*shown, **arguments)]
+        return [torch.view_as_complex(t.contiguous()) for t in results] if is_complex else results

@@ -24,6 +24,12 @@ def _unit(x: Tensor, norm: Tensor) -> Tensor:
     return x / torch.where(norm > 0, norm, 1.0)
 
 
+def _normalize_rows(x: Tensor) -> Tensor:
+    # Scaled by the largest entry first: squares of tiny or huge gradients leave the range of the dtype otherwise.
+    scaled = _unit(x, x.abs().amax(1, keepdim=True))
+    return _unit(scaled, torch.linalg.vector_norm(scaled, dim=1, keepdim=True))
+
+
 def _matrix(x: Tensor) -> Tensor:
     """Matrices (or stacks of them) as they are, vectors as one row."""
     return x if x.dim() > 1 else x.reshape(1, -1)
@@ -48,12 +54,12 @@ KAPPAS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "l1": (lambda x, **_: x.abs().sum(), lambda x, **_: x.sign()),
     "l2": (
         lambda x, **_: torch.linalg.vector_norm(x),
-        lambda x, **_: _unit(x, torch.linalg.vector_norm(x)),
+        lambda x, **_: _normalize_rows(x.reshape(1, -1)).reshape(x.shape),
     ),
     "lp": (lambda x, *, p, **_: (x.abs() ** p).sum() ** (1 / p), lambda x, *, p, **_: _lp(x, p)),
     "rows": (
         lambda x, **_: torch.linalg.vector_norm(_rows(x), dim=1).sum(),
-        lambda x, **_: _unit(_rows(x), torch.linalg.vector_norm(_rows(x), dim=1, keepdim=True)).reshape(x.shape),
+        lambda x, **_: _normalize_rows(_rows(x)).reshape(x.shape),
     ),
     "dead-zone": (
         lambda x, *, epsilon, **_: torch.relu(x.abs() - epsilon).sum(),

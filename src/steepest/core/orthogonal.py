@@ -116,18 +116,24 @@ def _cpu_multiplies_bfloat16() -> bool:
 def _iterate(m: Tensor, polynomials: Sequence[tuple[float, float, float]]) -> Tensor:
     x = m.mT if m.shape[-2] > m.shape[-1] else m
     dtype = fast_dtype(m)
-    tiny = torch.finfo(x.dtype).tiny
-    x = (x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(tiny)).to(dtype)
+    # By the largest entry, whose square can neither overflow nor vanish; a zero matrix stays zero.
+    largest = torch.maximum(x.amax((-2, -1), keepdim=True), -x.amin((-2, -1), keepdim=True))
+    x = (x / _or_one(largest)).to(dtype)
     # ||X X^T||_F^(1/2) bounds the spectral norm far better than ||X||_F does (for a Gaussian matrix with r rows by a
     # factor of (r/2)^(1/4)), and the Gram matrix is needed anyway. The margin keeps rounding below one.
     gram = x @ x.mT
-    bound = MARGIN * torch.linalg.matrix_norm(gram.float(), keepdim=True).sqrt().clamp_min(tiny)
+    bound = _or_one(MARGIN * torch.linalg.matrix_norm(gram.float(), keepdim=True).sqrt())
     x, gram = (x / bound).to(dtype), (gram / bound.square()).to(dtype)
     x = _on_gram(x, gram, polynomials) if x.shape[-1] >= 1.5 * x.shape[-2] else _on_matrix(x, gram, polynomials)
     return (x.mT if m.shape[-2] > m.shape[-1] else x).to(m.dtype)
 
 
 MARGIN = 1.01
+
+
+def _or_one(size: Tensor) -> Tensor:
+    """A divisor: 1 in place of 0."""
+    return torch.where(size > 0, size, 1.0)
 
 
 def _on_matrix(x: Tensor, gram: Tensor, polynomials: Sequence[tuple[float, float, float]]) -> Tensor:

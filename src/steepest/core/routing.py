@@ -120,6 +120,8 @@ def _role(name: str, p: Parameter, owner: nn.Module, embeddings: set[int], head:
         if owner.groups > 1:
             return "vector", f"convolution with {owner.groups} groups"
         return "matrix", f"convolution as {p.shape[0]} x {p[0].numel()}"
+    if isinstance(owner, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)):
+        return "vector", type(owner).__name__
     if p.dim() == 2:
         return "matrix", type(owner).__name__
     return "vector", f"{p.dim()} dimension{'s' if p.dim() != 1 else ''}"

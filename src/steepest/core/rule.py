@@ -42,8 +42,9 @@ class Rule:
         update: ``(x, g, *state, **settings) -> (x, *state)``; its keyword-only arguments are the settings it takes.
         state: for each state tensor, the function that makes it from the parameter.
         granularity: what ``update`` may be shown. ``"elementwise"``: any flat piece of any tensors, glued together.
-            ``"tensor"``: one whole tensor in its own shape. ``"matrix"``: a stack of equally shaped matrices, three
-            dimensions. A function of the tensor and the group's settings where it depends on them.
+            The flat pieces have two dimensions, whatever the tensors had. ``"tensor"``: one whole tensor, as
+            ``(out, rest)`` where it has more than two dimensions. ``"matrix"``: a stack of equally shaped matrices,
+            three dimensions. A function of the tensor and the group's settings where it depends on them.
         coefficients: ``(step, settings) -> numbers`` that change with the step count (bias corrections, warm-ups);
             computed once per step outside the kernel. ``step`` counts from 1.
         defaults: the settings and their default values.

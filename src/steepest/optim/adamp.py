@@ -1,7 +1,6 @@
 """AdamP and SGDP: momentum without the growth of scale-invariant weights."""
 
-from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -11,14 +10,9 @@ from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.projection import remove_radial
 from ..core.ranges import BETAS, EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag
-from ..core.rule import Granularity, lerp
+from ..core.rule import lerp
 
 __all__ = ["CARDS", "SGDP", "AdamP"]
-
-
-def _granularity(x: Tensor, settings: Mapping[str, Any]) -> Granularity:
-    """Vectors are never projected, so they may be packed."""
-    return "tensor" if x.dim() > 1 else "elementwise"
 
 
 class AdamP(RuleOptimizer):
@@ -52,7 +46,7 @@ class AdamP(RuleOptimizer):
     """
 
     state_tensors = {"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
-    granularity = staticmethod(_granularity)
+    granularity = "tensor"
     coefficients = staticmethod(bias_corrections)
     complex_as_real = False
     static = ("nesterov",)
@@ -114,7 +108,7 @@ class AdamP(RuleOptimizer):
         decay = lr * weight_decay
         if x.dim() > 1:
             update, invariant = remove_radial(update, x, g, delta=delta, eps=eps)
-            decay = torch.where(invariant, decay * wd_ratio, decay)
+            return x - decay * _decayed(x, invariant, wd_ratio) - (lr / correction1) * update, exp_avg, exp_avg_sq
         return x - decay * x - (lr / correction1) * update, exp_avg, exp_avg_sq
 
 
@@ -144,7 +138,7 @@ class SGDP(RuleOptimizer):
     """
 
     state_tensors = {"momentum_buffer": torch.zeros_like}
-    granularity = staticmethod(_granularity)
+    granularity = "tensor"
     complex_as_real = False
     static = ("nesterov",)
     ranges = {
@@ -203,8 +197,13 @@ class SGDP(RuleOptimizer):
         decay = lr * weight_decay / (1 - momentum)
         if x.dim() > 1:
             update, invariant = remove_radial(update, x, g, delta=delta, eps=eps)
-            decay = torch.where(invariant, decay * wd_ratio, decay)
+            return x - decay * _decayed(x, invariant, wd_ratio) - lr * update, momentum_buffer
         return x - decay * x - lr * update, momentum_buffer
+
+
+def _decayed(x: Tensor, invariant: Tensor, wd_ratio: float) -> Tensor:
+    """What the decay takes its share of. Chosen among tensors of ``x``'s dtype: where() of two numbers is float32."""
+    return torch.where(invariant, wd_ratio * x, x)
 
 
 _PAPER = Paper(
