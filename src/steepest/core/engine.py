@@ -52,7 +52,10 @@ def choose_engine(engine: Engine, elements: int, device: torch.device) -> Litera
 def _in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], numbers: Mapping[str, Any]) -> None:
     """Run the rule on ``(x, g, *state)`` and write its results over ``x`` and the state."""
     dtype = compute_dtype(pieces[0].dtype)
-    x, *results = rule.update(*(t.to(dtype) for t in pieces), **numbers, **statics)
+    inputs = [t.to(dtype) for t in pieces]
+    x, *results = rule.update(*inputs, **numbers, **statics)
+    # A rule may keep one of its inputs as state (the old parameter, say), which must not be overwritten first.
+    results = [r.clone() if any(r is t for t in inputs) else r for r in results]
     pieces[0].copy_(x)
     for target, result in zip(pieces[2:], results, strict=True):
         target.copy_(result)
@@ -61,8 +64,8 @@ def _in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], 
 _compiled: dict[tuple[Any, ...], Callable[..., None]] = {}
 
 
-def _compiled_kernel(rule: Rule, statics: tuple[tuple[str, Any], ...], flat: bool) -> Callable[..., None]:
-    key = (rule.update, statics, flat)
+def _compiled_kernel(rule: Rule, statics: tuple[tuple[str, Any], ...], flat: bool, x: Tensor) -> Callable[..., None]:
+    key = (rule.update, statics, flat, x.dtype, x.device.type, x.dim())
     if key in _compiled:
         return _compiled[key]
     settings, names = dict(statics), rule.arguments
@@ -73,8 +76,8 @@ def _compiled_kernel(rule: Rule, statics: tuple[tuple[str, Any], ...], flat: boo
                 assert piece.shape[1] == WIDTH
         _in_place(rule, settings, pieces, dict(zip(names, hyper.unbind(), strict=True)))
 
-    # Dynamo limits recompilations per code object: each rule gets one of its own, or dtypes and ranks of one rule
-    # would use up the allowance of all others.
+    # Dynamo limits recompilations per code object: each key gets one of its own, or dtypes, ranks and sizes of one
+    # would use up the allowance of the others.
     code = kernel.__code__.replace(co_name=f"{rule.name.replace('-', '_')}_kernel")
     own = types.FunctionType(code, kernel.__globals__, code.co_name, kernel.__defaults__, kernel.__closure__)
     _compiled[key] = torch.compile(own, fullgraph=True, dynamic=True)
@@ -98,7 +101,7 @@ class _Runner:
     def __call__(self, pieces: Sequence[Tensor], flat: bool) -> None:
         if self.compiled:
             try:
-                _compiled_kernel(self.rule, self.statics, flat)(self.hyper, *pieces)
+                _compiled_kernel(self.rule, self.statics, flat, pieces[0])(self.hyper, *pieces)
                 return
             except Exception as error:  # every compiler failure has its own type
                 if not _is_compiler_failure(error):
@@ -202,6 +205,19 @@ def _through_copies(run: _Runner, tensors: Sequence[Tensor]) -> None:
             target.copy_(copy.view(target.shape))
 
 
+def _tensor(run: _Runner, item: Item) -> None:
+    """Update one whole tensor; with more than two dimensions as ``(out, rest)``, for which one kernel serves all."""
+    tensors = [item.x, item.g, *item.state]
+    if item.x.dim() <= 2:
+        run(tensors, flat=False)
+        return
+    pieces = [t.reshape(t.shape[0], -1) for t in tensors]  # a view where the memory order allows it, else a copy
+    run(pieces, flat=False)
+    for index, (target, piece) in enumerate(zip(tensors, pieces, strict=True)):
+        if index != 1 and piece.data_ptr() != target.data_ptr():
+            target.copy_(piece.view(target.shape))
+
+
 def _matrices(run: _Runner, items: Sequence[Item]) -> None:
     """Stack equal shapes (convolutions as ``(out, in * kernel)``) and update each stack in one batched call."""
     by_shape: dict[tuple[int, int], list[Item]] = {}
@@ -254,7 +270,7 @@ def apply(
     if "tensor" in kinds:
         run = _Runner(rule, settings, step, device, compiled)
         for item in kinds["tensor"]:
-            run([item.x, item.g, *item.state], flat=False)
+            _tensor(run, item)
     if "matrix" in kinds:
         # Matrix products dominate and are library calls already; compiling around them only adds a start-up.
         _matrices(_Runner(rule, settings, step, device, False), kinds["matrix"])

@@ -151,9 +151,14 @@ class RuleOptimizer(Optimizer):
         rule = self._rule_named(group.setdefault("rule", self.algorithm.name))
         if rule is self.fallback:
             group = {**self._fallback_settings, **group}
-        check_settings(f"{type(self).__name__}: parameter group {len(self.param_groups)}", group, rule.ranges)
+        owner = f"{type(self).__name__}: parameter group {len(self.param_groups)}"
+        if "params" not in group:
+            raise ValueError(f"{owner} must have an entry 'params', got the keys {sorted(group)}")
+        check_settings(owner, group, {**rule.ranges, "maximize": Flag()})
         group = {**self.group_settings({**self.defaults, **group}), **group}
         params = group["params"]
+        if isinstance(params, (set, frozenset)):
+            raise TypeError(f"{owner}: params must be in a fixed order, got a {type(params).__name__}")
         group["params"] = [params] if isinstance(params, Tensor) else list(params)
         tensors = [p[1] if isinstance(p, tuple) else p for p in group["params"]]
         names = [p[0] if isinstance(p, tuple) else None for p in group["params"]]
@@ -330,9 +335,30 @@ class RuleOptimizer(Optimizer):
         Raises:
             ValueError: the state belongs to another method, other groups or other shapes; nothing is changed then.
         """
-        self._check_loadable(state_dict)
-        super().load_state_dict(dict(state_dict))
-        # torch casts loaded state to the parameter's dtype; ours is float32 for half-precision parameters.
+        loaded: list[Mapping[str, Any]] = []
+
+        def check(_: Optimizer, given: dict[str, Any]) -> None:
+            self._check_loadable(given)
+            loaded.append(given)
+
+        def restore(_: Optimizer) -> None:
+            self._restore_state(loaded[0])
+
+        if not isinstance(state_dict, Mapping):
+            self._check_loadable(state_dict)
+        # As hooks, so that the user's pre-hooks may convert the state first and their post-hooks see the result.
+        handles = (
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        )
+        try:
+            super().load_state_dict(dict(state_dict))
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _restore_state(self, state_dict: Mapping[str, Any]) -> None:
+        """torch casts loaded state to the parameter's dtype; ours is float32 for half-precision parameters."""
         ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for index, p in zip(ids, params, strict=True):
@@ -349,6 +375,8 @@ class RuleOptimizer(Optimizer):
         me = type(self).__name__
         if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
             raise ValueError(f"{me}: a state dict must be a mapping with 'state' and 'param_groups'")
+        if not isinstance(state_dict["state"], Mapping) or not isinstance(state_dict["param_groups"], (list, tuple)):
+            raise ValueError(f"{me}: in a state dict, 'state' must be a mapping and 'param_groups' a list")
         groups = state_dict["param_groups"]
         if len(groups) != len(self.param_groups):
             raise ValueError(
@@ -358,6 +386,9 @@ class RuleOptimizer(Optimizer):
             if saved.get("rule", own["rule"]) != own["rule"] or "rule" not in saved:
                 other = f"the rule {saved['rule']!r}" if "rule" in saved else "another optimizer"
                 raise ValueError(f"{me}: group {index} of the state dict was saved by {other}, not {own['rule']!r}")
+            missing = {"params", "maximize", *self._rule_named(own["rule"]).ranges} & set(own) - set(saved)
+            if missing:
+                raise ValueError(f"{me}: group {index} of the state dict lacks {', '.join(map(repr, sorted(missing)))}")
             if len(saved["params"]) != len(own["params"]):
                 raise ValueError(
                     f"{me}: group {index} of the state dict has {len(saved['params'])} parameters, "
@@ -373,7 +404,16 @@ class RuleOptimizer(Optimizer):
                         f"{me}: the state dict holds {sorted(entry)} for parameter {self._label(p)}, "
                         f"expected {sorted({'step', *rule.state})}"
                     )
+                if isinstance(entry["step"], bool) or not isinstance(entry["step"], (int, float, Tensor)):
+                    raise ValueError(
+                        f"{me}: 'step' of parameter {self._label(p)} must be a number, got {entry['step']!r}"
+                    )
                 for name in rule.state:
+                    if not isinstance(entry[name], Tensor):
+                        raise ValueError(
+                            f"{me}: state {name!r} of parameter {self._label(p)} must be a tensor, "
+                            f"got {type(entry[name]).__name__}"
+                        )
                     if entry[name].shape != p.shape:
                         raise ValueError(
                             f"{me}: state {name!r} of parameter {self._label(p)} has shape {tuple(entry[name].shape)}, "
