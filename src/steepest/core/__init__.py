@@ -1,0 +1,1 @@
+"""The foundation: update rules and engines, parameter routing, solvers, oracles that count, ranges and method cards."""
