@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder that `steepest compare` wrote")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images" / "report.png")
     parser.add_argument("--width", type=int, default=1280)
-    parser.add_argument("--height", type=int, default=1800)
+    parser.add_argument("--height", type=int, default=1960)
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args()
     report = options.folder / "report.html"

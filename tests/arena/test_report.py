@@ -158,6 +158,20 @@ def test_steps_to_the_target_are_those_of_the_curves(tmp_path, small):
         assert cell.startswith(f"{median:.0f}" if np.isfinite(median) else "not reached")
 
 
+def test_methods_that_are_not_separated_from_the_first_are_marked(tmp_path, small):
+    comparison = fake_comparison(("adamw", "adabelief", "sgd"))
+    page = made(comparison, tmp_path / "some")
+    found = [m for m in ("adamw", "adabelief", "sgd") if "not separated from #1" in page.row(m)[1]]
+    first = page.tables[0][1][1]["text"]
+    assert found == (["adabelief"] if "AdamW" in first else ["adamw"])
+    # Two runs of the same noise: nothing is separated, and one sentence says so instead of every line.
+    rng = np.random.default_rng(0)
+    runs = [dataclasses.replace(r, test_metric=0.9 + 0.01 * rng.standard_normal()) for r in comparison.runs]
+    page = made(dataclasses.replace(comparison, runs=runs), tmp_path / "none")
+    assert "The data separate no other method from the first." in words(page)
+    assert "not separated from #1" not in words(page)
+
+
 def test_lower_is_better_ranks_the_smallest_first(tmp_path, small):
     page = made(fake_comparison(tasks=("pytext-gpt",)), tmp_path)
     values = [float(r[2]["data-sort"]) for r in page.tables[0][1:]]

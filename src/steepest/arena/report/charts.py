@@ -199,12 +199,10 @@ def _mark(trial: TrialRecord, log: bool, ends: list[float] | None) -> str:
 def _about(trial: TrialRecord, task: TaskInfo) -> str:
     """The lines that appear over a trial's mark; escaped by the page."""
     head = f"{task.metric} {n.significant(trial.score, 4)}" if trial.score is not None else trial.status
-    lines = [
-        head,
-        *([trial.reason] if trial.reason else []),
-        *(f"{k} = {n.setting(v)}" for k, v in trial.settings.items()),
-    ]
-    return "\n".join([*lines, f"trial {trial.slot}, {n.duration(trial.seconds)}"])
+    settings = [f"{k} = {n.setting(v)}" for k, v in trial.settings.items()]
+    # A panel is narrow; the whole reason stands in the table of trials.
+    reason = textwrap.wrap(textwrap.shorten(trial.reason, 96, placeholder=" ..."), 32) if trial.reason else []
+    return "\n".join([head, *reason, *settings, f"trial {trial.slot}, {n.duration(trial.seconds)}"])
 
 
 def _profile(profile: Profile) -> dict[str, Any]:

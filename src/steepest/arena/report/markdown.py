@@ -49,7 +49,7 @@ def _task(t: TaskView, heading: bool) -> list[str]:
     if not t.differences:
         del titles[3]
         rows = [row[:3] + row[4:] for row in rows]
-    note = t.ranking_note.partition(" The dashed line")[0]
+    note = t.ranking_note.replace(f" The dashed line is {t.baseline_title}.", "")
     parts += [f"{level} Ranking", _text(note), table(titles, rows, "rl" + "r" * (len(titles) - 2))]
     if t.target_note:
         parts.append(_text(t.target_note))

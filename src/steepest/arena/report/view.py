@@ -28,7 +28,7 @@ class Row:
     order: int
     rank: str
     baseline: bool
-    tied: bool  # the data do not separate it from the leader
+    tied: bool  # the data do not separate it from the leader, but do separate another
     metric: Cell
     bar: Bar | None
     difference: Cell
@@ -206,7 +206,8 @@ def _task(
         caveats=_lost(task, methods),
         baseline_title=base_title,
         metric_heading=f"Test {info.metric}",
-        ranking_note=f"{what}; {better} is better.{line}",
+        ranking_note=f"{what}; {better} is better.{line}"
+        + (" The data separate no other method from the first." if _level(task) else ""),
         target_note=target,
         curves_note="The line is the median over seeds, the band reaches from the lowest to the highest seed."
         if several
@@ -228,6 +229,11 @@ def _task(
     )
 
 
+def _level(task: TaskAnalysis) -> bool:
+    """Whether nothing is separated from the leader: then a mark on every line would say nothing."""
+    return len(task.ranking) > 1 and len(task.tied) == len(task.ranking) - 1
+
+
 def _row(
     s: Standing,
     methods: Mapping[str, MethodView],
@@ -245,7 +251,7 @@ def _row(
         order=s.rank,
         rank=str(s.rank) if s.mean is not None else n.DASH,
         baseline=s.method == baseline,
-        tied=s.method in task.tied,
+        tied=s.method in task.tied and not _level(task),
         metric=Cell(n.fixed(s.mean, places), s.mean, n.interval(s.low, s.high, places)),
         bar=bars.get(s.method),
         difference=gap(difference, places),

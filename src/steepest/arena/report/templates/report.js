@@ -75,6 +75,7 @@
     hoverlabel: hover(),
     ...extra,
   });
+  const ruler = () => ({ showspikes: true, spikemode: "across", spikesnap: "hovered data", spikethickness: 1, spikecolor: css("--soft"), spikedash: "dot" });
   const logTicks = (range) => ({ type: "log", range, dtick: Math.max(1, Math.ceil((range[1] - range[0]) / 3.5)), exponentformat: "power" });
 
   function curves(div, task) {
@@ -83,11 +84,12 @@
     const [x, y] = [pick("x"), pick("y")];
     const chosen = task.curves[x][y];
     const traces = [];
+    const band = methods.size - hidden.size > 4 ? 0.09 : 0.16; // many bands over each other must stay readable
     for (const c of chosen.series.filter((s) => shown(s.method))) {
       const m = methods.get(c.method);
       if (c.low.length) {
         traces.push({ x: [...c.x, ...c.x.slice().reverse()], y: [...c.high, ...c.low.slice().reverse()], type: "scatter", mode: "lines", fill: "toself",
-          fillcolor: faded(color(c.method), 0.13), line: { width: 0 }, hoverinfo: "skip" });
+          fillcolor: faded(color(c.method), band), line: { width: 0 }, hoverinfo: "skip" });
       }
       traces.push({ x: c.x, y: c.mid, type: "scatter", mode: c.x.length > 1 ? "lines" : "markers", name: m.label, line: { color: color(c.method), width: 2.2, dash: m.dash },
         marker: { color: color(c.method), size: 8 }, hovertemplate: "%{y:.4~g}" });
@@ -98,7 +100,7 @@
     }
     Plotly.react(div, traces, layout({
       hovermode: "x unified", uirevision: `${x} ${y}`,
-      xaxis: axis(x === "step" ? "step" : "seconds of training", { rangemode: "tozero", showgrid: false }),
+      xaxis: axis(x === "step" ? "step" : "seconds of training", { rangemode: "tozero", showgrid: false, ...ruler() }),
       yaxis: axis(chosen.title, { type: chosen.log ? "log" : "linear", range: chosen.range }),
     }), config);
   }
@@ -147,7 +149,7 @@
       line: { color: color(s.method), width: 2.2, dash: methods.get(s.method).dash, shape: "hv" },
     }));
     Plotly.react(div, traces, layout({
-      hovermode: "x unified", uirevision: measure, xaxis: axis(chosen.x_title, { range: [1, chosen.end], showgrid: false, ticksuffix: "×" }),
+      hovermode: "x unified", uirevision: measure, xaxis: axis(chosen.x_title, { range: [1, chosen.end], showgrid: false, ticksuffix: "×", ...ruler() }),
       yaxis: axis("share of problems", { range: [-0.02, 1.04], tickformat: ".0%" }),
     }), config);
   }
