@@ -97,7 +97,7 @@ def reproduce(
 def write_pages(claim: Claim, evidence: Evidence, folder: Path) -> None:
     """Write evidence, figure and page of a claim, and the ledger of the folder anew."""
     write(evidence, folder)
-    save(claim.draw(evidence.figures, evidence.series), folder / f"{claim.method}.svg")
+    save(lambda: claim.draw(evidence.figures, evidence.series), folder / f"{claim.method}.svg")
     (folder / f"{claim.method}.md").write_text(claim_page(claim, evidence), encoding="utf-8")
     write_index(folder)
 

@@ -1,6 +1,6 @@
 """One look for all figures: colours that the colour-blind can tell apart, and a marker besides each colour."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MARKERS", "canvas", "save"]
+__all__ = ["COLOURS", "INK", "MARKERS", "band", "canvas", "save"]
 
 INK = "#3d444d"
 #: Okabe and Ito's hues, darkened where the original is faint on white; the first is for the method under test.
@@ -40,23 +40,21 @@ _STYLE: dict[str, Any] = {
 
 def canvas(columns: int = 2, rows: int = 1, height: float = 3.3) -> tuple["Figure", list["Axes"]]:
     """A figure of docs width with ``rows x columns`` axes, in reading order."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(9.2, height * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(9.2, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr]
     return figure, list(axes.flat)
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure; the bytes of an SVG depend on its content alone."""
+def save(draw: Callable[[], "Figure"], path: Path) -> None:
+    """Draw a figure in this module's style and write it; the bytes of an SVG depend on its content alone."""
     import matplotlib as mpl
 
     metadata = {"Date": None} if path.suffix == ".svg" else None
     with mpl.rc_context(_STYLE):
-        figure.savefig(path, dpi=150, metadata=metadata, facecolor="white")
+        draw().savefig(path, dpi=150, metadata=metadata, facecolor="white")
 
 
 def band(

@@ -1,0 +1,385 @@
+"""Lion-K: does weight decay turn Lion into a solver of a constrained problem?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steepest.catalogue import card
+from steepest.core.norms import dual_norm, value
+from steepest.data import digits
+from steepest.optim import Lion, LionK
+
+from .claim import Claim, Context
+from .evidence import Judgement, Measured, Size, Verdict
+from .experiment import ENOUGH, too_few
+from .figure import COLOURS, canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["CLAIM"]
+
+#: Each with a norm in which the decay bounds the iterates, and its settings.
+_KAPPAS: dict[str, dict[str, Any]] = {
+    "l1": {},
+    "l2": {},
+    "lp": {"p": 3.0},
+    "rows": {},
+    "top-k": {"k": 5},
+    "nuclear": {},
+}
+_RADIUS = 1.0
+#: Part of the violation at the start that may be left over rounding.
+EXACT = 1e-9
+#: Frank-Wolfe gap at the end, relative to the gap at the start.
+SOLVED = 1e-2
+#: What H may rise in all, relative to its fall.
+RISE = 1e-2
+
+
+@dataclass(frozen=True)
+class _Scale:
+    seeds: int
+    steps: int  # per constrained problem
+    flow: int  # steps of the Lyapunov function's check at the smallest step size
+    network: int  # training steps on digits
+    decays: tuple[float, ...]
+
+
+_SCALES = {
+    Size.SMOKE: _Scale(1, 200, 100, 60, (0.0, 10.0)),
+    Size.LAPTOP: _Scale(5, 2000, 1200, 2000, (0.0, 2.0, 5.0, 10.0, 20.0)),
+    Size.FULL: _Scale(20, 50_000, 50_000, 20_000, (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0)),
+}
+
+
+def _quadratic(generator: torch.Generator, rows: int = 6, columns: int = 5) -> tuple[Tensor, Tensor]:
+    """``f(x) = 1/2 <x - target, H (x - target)>`` with a target far outside every ball: Hessian and target."""
+    n = rows * columns
+    root = torch.randn(n, n, generator=generator, dtype=torch.float64)
+    return root @ root.T / n + 0.1 * torch.eye(n, dtype=torch.float64), 3 * torch.randn(
+        rows, columns, generator=generator, dtype=torch.float64
+    )
+
+
+def _gap(kappa: str, x: Tensor, gradient: Tensor, settings: Mapping[str, Any]) -> float:
+    """The Frank-Wolfe gap over the ball of radius 1: an upper bound of ``f(x) - min f`` for x inside.
+
+    The largest ``<-gradient, v>`` over the dual ball is the norm itself, so the bound needs no second solver.
+    """
+    return float((gradient * x).sum() + _RADIUS * value(kappa, gradient, **settings))
+
+
+def _constrained(kappa: str, settings: Mapping[str, Any], steps: int, seed: int, scale: float) -> dict[str, Any]:
+    """To the solution of the constrained problem from a start at ``scale`` times the radius."""
+    generator = torch.Generator().manual_seed(seed)
+    hessian, target = _quadratic(generator)
+
+    def gradient(x: Tensor) -> Tensor:
+        return (hessian @ (x - target).flatten()).reshape(x.shape)
+
+    def violation(x: Tensor) -> float:
+        return max(0.0, float(dual_norm(kappa, x, **settings)) - _RADIUS)
+
+    edge = torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    edge = _RADIUS * edge / dual_norm(kappa, edge, **settings)
+    x = (scale * edge).requires_grad_()
+    rate = 0.02
+    optimizer = LionK([x], lr=rate, weight_decay=1 / _RADIUS, kappa=kappa, **settings)  # type: ignore[arg-type]
+    found = [violation(x.detach())]
+    above = rise = 0.0
+    factor = 1.0
+    half = steps // 2
+    for step in range(steps):
+        # Constant while the ball is approached, then down to nothing: with a constant rate the iterates end in a band
+        # around the solution as wide as the rate.
+        now = rate if step < half else rate * (1 - (step - half) / (steps - half))
+        optimizer.param_groups[0]["lr"] = now
+        x.grad = gradient(x.detach())
+        optimizer.step()
+        factor *= 1 - now / _RADIUS
+        found.append(violation(x.detach()))
+        above = max(above, found[-1] - factor * found[0])
+        rise = max(rise, found[-1] - found[-2])
+    gap = _gap(kappa, x.detach(), gradient(x.detach()), settings)
+    return {
+        "violation": found,
+        "above_bound": above,
+        "rise": rise,
+        "gap": max(gap, 0.0) / _gap(kappa, edge, gradient(edge), settings),
+    }
+
+
+def _outward(seed: int) -> float:
+    """How far the violation is from ``(1 - lr lambda)^t`` times its start when the gradient pushes outwards."""
+    generator = torch.Generator().manual_seed(seed)
+    sign = torch.where(torch.rand(20, generator=generator) < 0.5, -1.0, 1.0).double()
+    x = (sign * (1.5 + torch.rand(20, generator=generator, dtype=torch.float64))).requires_grad_()
+    start = x.detach().abs() - _RADIUS
+    optimizer = LionK([x], lr=0.01, weight_decay=1 / _RADIUS)
+    error = 0.0
+    for step in range(1, 301):
+        x.grad = -sign
+        optimizer.step()
+        error = max(error, float(((x.detach().abs() - _RADIUS) / (start * 0.99**step) - 1).abs().max()))
+    return error
+
+
+def _conjugate(kappa: str, y: Tensor, epsilon: float) -> Tensor:
+    """``K*`` inside its domain."""
+    return {"ridge": 0.5, "huber": 0.5 * epsilon, "l1": 0.0}[kappa] * (y * y).sum()
+
+
+def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[float], float, float]:
+    """H along Lion-K as the Euler scheme of its flow, on a random function that is not convex: (H, fall, rise).
+
+    With step size ``h`` the flow ``x' = dK(m - e (f' + g m)) - l x``, ``m' = -a f' - g m`` (a = g) is LionK with
+    ``beta1 = 1 - e g`` and ``beta2 = 1 - h g``; its ``m`` has the opposite sign.
+    """
+    dimension, decay, gamma, inner, epsilon = 8, 1.0, 1.0, 0.1, 0.5
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
+    phase = 3 * torch.randn(dimension, generator=generator, dtype=torch.float64)
+    x = (0.5 * (2 * torch.rand(dimension, generator=generator, dtype=torch.float64) - 1)).requires_grad_()
+    optimizer = LionK(
+        [x], lr=rate, betas=(1 - inner * gamma, 1 - rate * gamma), weight_decay=decay, kappa=kappa, epsilon=epsilon
+    )  # type: ignore[arg-type]
+    weight = (1 - inner * gamma) / (1 + inner * decay)
+    values = []
+    for _ in range(round(time / rate) + 1):
+        x.grad = None
+        loss = torch.sin(w @ x + phase).sum()
+        loss.backward()
+        with torch.no_grad():
+            m = -optimizer.state[x]["momentum"] if optimizer.state[x] else torch.zeros_like(x)
+            conjugate = _conjugate(kappa, decay * x, epsilon)
+            pair = conjugate + value(kappa, m, epsilon=epsilon) - decay * (m * x).sum()
+            values.append(float(gamma * loss + gamma / decay * conjugate + weight * pair))
+        optimizer.step()
+    changes = np.diff(values)
+    return values, float(-changes[changes < 0].sum()), float(changes[changes > 0].sum())
+
+
+def _network(decay: float, steps: int, seed: int) -> dict[str, Any]:
+    """A perceptron on digits under Lion with a constant rate: its weights against the box, and its accuracy."""
+    data = digits()
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    rate = 1e-3
+    optimizer = Lion(model.parameters(), lr=rate, weight_decay=decay)
+    generator = torch.Generator().manual_seed(seed)
+    radius = 1 / decay if decay else None
+
+    def largest() -> float:
+        return max(float(p.detach().abs().max()) for p in model.parameters())
+
+    start = max(largest() - radius, 0.0) if radius else 0.0
+    worst = 0.0
+    for step in range(1, steps + 1):
+        rows = torch.randint(len(data.train.targets), (64,), generator=generator)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(data.train.inputs[rows]), data.train.targets[rows]).backward()
+        optimizer.step()
+        if radius:
+            allowed = radius + start * (1 - rate * decay) ** step
+            worst = max(worst, largest() / allowed - 1)
+    weights = torch.cat([p.detach().flatten() for p in model.parameters() if p.dim() == 2])
+    with torch.no_grad():
+        accuracy = float((model(data.test.inputs).argmax(1) == data.test.targets).float().mean())
+    edge = float((weights.abs() > 0.98 * radius).float().mean()) if radius else 0.0
+    limit = 1.05 * (radius if radius else float(weights.abs().max()))
+    counts, edges = np.histogram(weights.numpy(), bins=61, range=(-limit, limit))
+    return {
+        "over_box": worst,
+        "at_edge": edge,
+        "accuracy": accuracy,
+        "counts": (counts / counts.sum()).tolist(),
+        "edges": edges.tolist(),
+    }
+
+
+def measure(context: Context) -> Measured:
+    """The four parts of the claim, one after the other."""
+    scale = _SCALES[context.size]
+    seeds = context.seeds(scale.seeds)
+    figures: dict[str, float | int | None] = {"seeds": len(seeds)}
+    series: dict[str, Any] = {"violation": {}, "lyapunov": {}, "weights": {}}
+
+    context.say("decay of the violation")
+    figures["outward_decay_relative_error"] = max(_outward(seed) for seed in seeds)
+    for kappa, settings in _KAPPAS.items():
+        context.say(f"constrained problems, {kappa}")
+        outside = [_constrained(kappa, settings, scale.steps, seed, 5.0) for seed in seeds]
+        inside = [_constrained(kappa, settings, scale.steps, seed, 0.5) for seed in seeds]
+        figures[f"above_decay_bound_{kappa}"] = max(f["above_bound"] for f in outside)
+        figures[f"rise_of_violation_{kappa}"] = max(f["rise"] for f in (*outside, *inside))
+        figures[f"solution_gap_{kappa}"] = max(f["gap"] for f in (*outside, *inside))
+        series["violation"][kappa] = outside[0]["violation"][:301]
+    for name in ("above_decay_bound", "rise_of_violation", "solution_gap"):
+        figures[f"largest_{name}"] = max(float(figures[f"{name}_{kappa}"] or 0.0) for kappa in _KAPPAS)
+
+    rates = (0.04, 0.02, 0.01)
+    for kappa in ("ridge", "huber"):
+        rises = []
+        for rate in rates:
+            context.say(f"Lyapunov function, {kappa}, step size {rate:g}")
+            runs = [_lyapunov(kappa, rate, scale.flow * rates[-1], seed) for seed in seeds]
+            rises.append(max(rise / fall for _, fall, rise in runs))
+        figures[f"lyapunov_rise_over_fall_{kappa}"] = rises[-1]
+        values = runs[0][0]
+        keep = np.unique(np.geomspace(1, len(values), 120).astype(int)) - 1
+        series["lyapunov"][kappa] = {
+            "time": [float(k * rates[-1]) for k in keep],
+            "value": [values[k] for k in keep],
+            "rates": list(rates),
+            "rises": rises,
+        }
+    figures["largest_lyapunov_rise_over_fall"] = max(
+        float(figures[f"lyapunov_rise_over_fall_{kappa}"] or 0.0) for kappa in ("ridge", "huber")
+    )
+
+    for decay in scale.decays:
+        context.say(f"digits, decay {decay:g}")
+        found = [_network(decay, scale.network, seed) for seed in seeds]
+        name = f"decay_{decay:g}"
+        figures[f"digits_accuracy_{name}"] = float(np.mean([f["accuracy"] for f in found]))
+        figures[f"digits_weights_at_edge_{name}"] = float(np.mean([f["at_edge"] for f in found]))
+        figures[f"digits_over_box_{name}"] = max(f["over_box"] for f in found)
+        series["weights"][f"{decay:g}"] = {"counts": found[0]["counts"], "edges": found[0]["edges"]}
+    figures["digits_largest_over_box"] = max(
+        float(figures[f"digits_over_box_decay_{d:g}"] or 0.0) for d in scale.decays
+    )
+    figures["digits_most_weights_at_edge"] = max(
+        float(figures[f"digits_weights_at_edge_decay_{d:g}"] or 0.0) for d in scale.decays
+    )
+    budgets = {
+        "constrained problems": f"{len(_KAPPAS)} norms, {len(seeds)} random quadratics of 30 variables each",
+        "steps per constrained problem": scale.steps,
+        "training steps on digits": scale.network,
+        "weight decays on digits": ", ".join(f"{d:g}" for d in scale.decays),
+    }
+    return Measured(figures, series, seeds, budgets)
+
+
+RULE = f"""\
+Four parts, over all seeds and norms (everything but digits in float64):
+
+1. from outside, the violation of the constraint never exceeds (1 - lr lambda)^t times its start by more than {EXACT:g},
+   and equals it to within {EXACT:g} where the gradient pushes outwards;
+2. from outside or inside, the violation never rises by more than {EXACT:g} in a step; on digits the largest weight
+   never exceeds what part 1 allows by more than 1e-5 of it (float32);
+3. the Frank-Wolfe gap at the end, which bounds the distance to the constrained minimum, is below {100 * SOLVED:g} % of
+   that at the start;
+4. the Lyapunov function H rises by less than {100 * RISE:g} % of its fall, in all, at the smallest step size.
+
+- **reproduced**: all four. **partly**: parts 1 and 2, but not both of 3 and 4. **not reproduced**: part 1 or 2 fails.
+- **inconclusive**: fewer than {ENOUGH} seeds."""
+
+
+def judge(figures: Mapping[str, Any]) -> Judgement:
+    """The rule."""
+    if figures["seeds"] < ENOUGH:
+        return too_few(figures["seeds"])
+    parts = [
+        figures["largest_above_decay_bound"] <= EXACT and figures["outward_decay_relative_error"] <= EXACT,
+        figures["largest_rise_of_violation"] <= EXACT and figures["digits_largest_over_box"] <= 1e-5,
+        figures["largest_solution_gap"] <= SOLVED,
+        figures["largest_lyapunov_rise_over_fall"] <= RISE,
+    ]
+    worst = {name: figures[f"largest_{name}"] for name in ("above_decay_bound", "rise_of_violation", "solution_gap")}
+    said = (
+        "The violation decays as (1 - lr lambda)^t "
+        f"(relative error {figures['outward_decay_relative_error']:.1e}; never "
+        f"above it by more than {worst['above_decay_bound']:.1e}) and never rises by more than "
+        f"{worst['rise_of_violation']:.1e}; the gap to the constrained minimum ends at "
+        f"{100 * worst['solution_gap']:.2g} % of its start; the Lyapunov function rises by "
+        f"{100 * figures['largest_lyapunov_rise_over_fall']:.2g} % of its fall; on digits up to "
+        f"{100 * figures['digits_most_weights_at_edge']:.0f} % of the weights end within 2 % of the box's edge."
+    )
+    if all(parts):
+        return Judgement(Verdict.REPRODUCED, said)
+    failed = "Failed: part " + " and ".join(str(k) for k, good in enumerate(parts, 1) if not good) + ". "
+    return Judgement(Verdict.PARTLY if parts[0] and parts[1] else Verdict.NOT_REPRODUCED, failed + said)
+
+
+def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
+    """The violation, the Lyapunov function, the weights, and accuracy over the box."""
+    figure, (violation, energy, weights, accuracy) = canvas(rows=2)
+    for index, (kappa, excess) in enumerate(series["violation"].items()):
+        inside = next((k for k, e in enumerate(excess) if e <= 0), len(excess))
+        shown = [e / excess[0] for e in excess[:inside]]
+        violation.plot(range(len(shown)), shown, color=COLOURS[index], label=kappa)
+    longest = max(len(e) for e in series["violation"].values())
+    violation.plot(range(longest), [0.98**k for k in range(longest)], "k--", linewidth=1, label="bound")
+    violation.set_yscale("log")
+    violation.set_ylim(1e-3, 1.2)
+    violation.set_xlabel("step")
+    violation.set_ylabel("violation, part of its start")
+    violation.set_title("Into the constraint, by norm")
+    violation.legend(ncols=2)
+
+    for index, (kappa, found) in enumerate(series["lyapunov"].items()):
+        energy.plot(
+            found["rates"],
+            [max(r, 1e-17) for r in found["rises"]],
+            color=COLOURS[index],
+            marker="os"[index],
+            label=kappa,
+        )
+    energy.set_xscale("log")
+    energy.set_yscale("log")
+    energy.axhline(RISE, color="black", linestyle="--", linewidth=1, label="allowed")
+    energy.set_xlabel("step size")
+    energy.set_ylabel("all rises / all falls of H")
+    energy.set_title("Lyapunov function: rises vanish with the step")
+    energy.legend()
+
+    decays = [d for d in series["weights"] if float(d) > 0]
+    for index, decay in enumerate(decays):
+        found = series["weights"][decay]
+        middles = [(a + b) / 2 * float(decay) for a, b in zip(found["edges"][:-1], found["edges"][1:], strict=True)]
+        weights.step(middles, found["counts"], where="mid", color=COLOURS[index], label=f"decay {decay}", linewidth=1.4)
+    weights.set_yscale("log")
+    weights.set_xlabel("weight x decay (box: -1 to 1)")
+    weights.set_ylabel("part of the weights")
+    weights.set_title("Digits: weights pile up at the box")
+    weights.legend()
+
+    every = list(series["weights"])
+    accuracy.plot(
+        range(len(every)), [100 * figures[f"digits_accuracy_decay_{d}"] for d in every], "o-", color=COLOURS[1]
+    )
+    accuracy.set_xticks(range(len(every)), ["none" if float(d) == 0 else f"{1 / float(d):g}" for d in every])
+    accuracy.set_xlabel("box radius 1 / decay")
+    accuracy.set_ylabel("test accuracy (%)")
+    accuracy.set_title("Digits: accuracy over the box")
+    return figure
+
+
+CLAIM = Claim(
+    method="lion-k",
+    title="Lion-K",
+    statement=card("lion-k").claim,
+    paper=card("lion-k").papers[0],
+    test="""\
+Random quadratics whose minimum lies far outside the unit ball of the dual norm are minimized with weight decay 1 from a
+start at five times the radius, for six functions K. The violation is followed step by step; the end is judged by the
+Frank-Wolfe gap, an upper bound of the distance to the constrained minimum that needs no other solver. The Lyapunov
+function is followed on random functions that are not convex, at step sizes down to 0.005, for two smooth K, for which
+the flow is well defined. A perceptron is trained with Lion on scikit-learn's digits at a constant rate and several
+decays.""",
+    rule=RULE,
+    sizes={
+        Size.SMOKE: "one seed and few steps; seconds; always inconclusive",
+        Size.LAPTOP: "5 seeds; a minute or two",
+        Size.FULL: "20 seeds and 25 times as many steps; hours on one core (the "
+        "paper's networks on ImageNet need its data)",
+    },
+    measure=measure,
+    judge=judge,
+    draw=draw,
+)
