@@ -160,15 +160,18 @@ def test_every_method_has_its_landscape_with_trials_that_failed(opened, comparis
     page = opened()
     draw_all(page)
     drawn = page.evaluate(
-        "Object.fromEntries([...document.querySelectorAll('#task-digits-mlp figure')].map(f => "
-        "[f.dataset.method, f.querySelector('.chart').data.slice(1).map(t => t.x.length)]))"
+        "Object.fromEntries([...document.querySelectorAll('#task-digits-mlp figure')].map(f => [f.dataset.method, "
+        "f.querySelector('.chart').data.slice(1).map(t => [t.x, t.marker.symbol ?? null])]))"
     )
     assert list(drawn) == [m.name for m in comparison.methods]
-    for method, (complete, ring, other) in drawn.items():
+    for method, ((scored, _), (ring, _), (below, symbols)) in drawn.items():
         mine = [t for t in comparison.trials if t.task == "digits-mlp" and t.method == method]
-        assert complete == sum(t.status == "complete" for t in mine)
-        assert other == sum(t.status != "complete" for t in mine) > 0
-        assert ring == 1
+        assert sorted(scored + below) == sorted(t.settings["lr"] for t in mine)
+        # Below: a cross for what diverged, a tick for what was pruned, a dot for what scored far off the scale.
+        assert symbols.count("x-thin-open") == sum(t.status == "diverged" for t in mine) > 0
+        assert symbols.count("line-ns-open") == sum(t.status == "pruned" for t in mine) > 0
+        best = max((t for t in mine if t.score is not None), key=lambda t: t.score)
+        assert ring == [best.settings["lr"]]
 
 
 def test_the_copy_button_copies_the_line(opened, comparison):
