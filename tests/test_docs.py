@@ -66,7 +66,7 @@ def test_the_python_on_a_page_runs(page: Path, tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, f"{page.name}:\n{done.stdout}\n{done.stderr}"
 
