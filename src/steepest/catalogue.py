@@ -15,7 +15,7 @@ _ROOMS = ("optim", "solve.convex")
 def _all() -> dict[str, MethodCard]:
     found: dict[str, MethodCard] = {}
     for room in _ROOMS:
-        for entry in getattr(importlib.import_module(f"steepest.{room}"), "CARDS", ()):
+        for entry in importlib.import_module(f"steepest.{room}").CARDS:
             if entry.name in found:
                 raise RuntimeError(f"two methods are called {entry.name!r}")
             found[entry.name] = entry

@@ -150,6 +150,88 @@ def report(
     print(f"Report: {where / 'report.html'}", file=sys.stderr if as_json else sys.stdout)
 
 
+@app.command()
+def methods(
+    room: Annotated[str | None, typer.Option(help="Of one room only.", show_default="all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards for machines.")] = False,
+) -> None:
+    """List every method of the library."""
+    from .show import methods_command
+
+    raise typer.Exit(methods_command(room, as_json))
+
+
+@app.command()
+def show(
+    method: Annotated[str, typer.Argument(help="A method's name; `steepest methods` lists them.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the card for machines.")] = False,
+) -> None:
+    """Tell what a method does, how to use it and where it comes from."""
+    from .show import show_command
+
+    raise typer.Exit(show_command(method, as_json))
+
+
+class Size(StrEnum):
+    """How large a claim's experiment is."""
+
+    smoke = "smoke"
+    laptop = "laptop"
+    full = "full"
+
+
+@app.command()
+def reproduce(
+    method: Annotated[str, typer.Argument(help="The method whose claim is tested; `steepest claims` lists them.")],
+    size: Annotated[Size, typer.Option(help="smoke: seconds; laptop: minutes; full: the paper's scale.")] = Size.laptop,
+    out: Annotated[Path, typer.Option(help="Folder for evidence, figure and page.")] = Path("claims"),
+    seed: Annotated[int, typer.Option(help="The base seed.")] = 0,
+) -> None:
+    """Test the headline claim of a method's paper, and say what came out."""
+    from .claims.commands import reproduce_command
+
+    raise typer.Exit(reproduce_command(method, size.value, out, seed))
+
+
+@app.command()
+def claims(
+    size: Annotated[Size, typer.Option(help="smoke: seconds; laptop: minutes; full: the paper's scale.")] = Size.laptop,
+    room: Annotated[str | None, typer.Option(help="Of one room only.", show_default="all")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for evidence, figures and pages.")] = Path("claims"),
+    seed: Annotated[int, typer.Option(help="The base seed.")] = 0,
+) -> None:
+    """Test every claim, one after the other, and print the ledger."""
+    from .claims.commands import claims_command
+
+    raise typer.Exit(claims_command(size.value, room, out, seed))
+
+
+bench = typer.Typer(help="Benchmarks: ratios against peers, measured in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.callback()
+def _bench() -> None:
+    pass
+
+
+@bench.command()
+def step(
+    parameters: Annotated[float, typer.Option(help="Of the GPT-shaped model.")] = 30e6,
+    threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Steps of each, in alternation; medians are shown.")] = 20,
+    methods: Annotated[str | None, typer.Option(help="Names separated by commas.", show_default="all")] = None,
+    peers: Annotated[bool, typer.Option(help="Measure other installed packages too.")] = True,
+    smoke: Annotated[bool, typer.Option(help="Only see that it runs: tiny model, two rounds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results for machines.")] = False,
+) -> None:
+    """Time an optimizer step against torch.optim.AdamW(fused=True) and against other packages."""
+    from .bench.commands import step_command
+
+    chosen = [m.strip() for m in (methods or "").split(",") if m.strip()]
+    raise typer.Exit(step_command(int(parameters), threads, rounds, chosen, peers, smoke, as_json))
+
+
 def _folder(tasks: list[str]) -> str:
     if len(tasks) > 1:
         return "comparison-report"

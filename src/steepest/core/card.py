@@ -116,17 +116,30 @@ class MethodCard:
         loaded: type[Any] = getattr(importlib.import_module(module), name)
         return loaded
 
+    @property
+    def trains(self) -> bool:
+        """Whether the method is an optimizer for training (room ``"optim"``), rather than a solver of problems."""
+        return self.room == "optim"
+
     def build(self, model: Any, **settings: Any) -> Any:
-        """An optimizer of this method for a model (``torch.nn.Module``), with ``settings`` over the card's own."""
+        """An optimizer of this method for a model (``torch.nn.Module``), with ``settings`` over the card's own.
+
+        Raises:
+            TypeError: the method is a solver; construct it and call its ``run``.
+        """
+        if not self.trains:
+            raise TypeError(f"{self.title} is a solver of problems (room {self.room!r}), not an optimizer of a model")
         merged = {**self.settings, **settings}
         return self.load()(model if self.takes_model else model.parameters(), **merged)
 
     def line(self, **settings: Any) -> str:
-        """The line of Python that builds the optimizer with these settings."""
+        """The line of Python that builds the optimizer (or runs the solver) with these settings."""
         module, _, name = self.target.partition(":")
-        public = module if self.wraps else f"steepest.{self.room}"
         merged = {**self.settings, **settings}
         arguments = ", ".join(f"{k}={_literal(v)}" for k, v in merged.items())
+        if not self.trains:
+            return f"steepest.solve.{self.room}.{name}({arguments}).run(problem, start, budget=budget)"
+        public = module if self.wraps else "steepest.optim"
         first = "model" if self.takes_model else "model.parameters()"
         return f"{public}.{name}({first}{', ' if arguments else ''}{arguments})"
 

@@ -96,7 +96,7 @@ _FAST_START = {
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str | int | bool]:
+def _compiler_options() -> dict[str, Any]:
     """Those of our options that this version of PyTorch has."""
     known = set(torch._inductor.list_options())
     return {name: value for name, value in _FAST_START.items() if name in known}

@@ -18,7 +18,7 @@ from .functional import Functional
 from .ranges import Flag, OneOf, Range, check_settings
 from .routing import Routing, route
 from .rule import Granularity, Rule, compute_dtype
-from .sharding import full, is_sharded, local, write_full
+from .sharding import full, is_sharded, local, on_any_process, write_full
 
 __all__ = ["Common", "NonFinite", "Parameters", "RuleOptimizer"]
 
@@ -258,11 +258,10 @@ class RuleOptimizer(Optimizer):
         return "?"
 
     def _finite(self, active: list[tuple[dict[str, Any], list[Tensor]]]) -> bool:
-        grads = [p.grad for _, params in active for p in params if p.grad is not None and p.grad.numel()]
-        if not grads:
-            return True
-        total = nn.utils.get_total_norm(grads, norm_type=math.inf)
-        if torch.isfinite(full(total)):
+        grads = [p.grad for _, params in active for p in params]
+        shards = [g for g in map(local, grads) if g.numel()]  # an empty shard has no largest entry
+        bad_here = bool(shards) and not torch.isfinite(nn.utils.get_total_norm(shards, norm_type=math.inf))
+        if not on_any_process(bad_here, grads):
             return True
         if self.nonfinite == "skip":
             return False
@@ -312,7 +311,7 @@ class RuleOptimizer(Optimizer):
         for p in bucket:
             item = self._item(rule, p, group)
             tensors = [item.x, item.g, *item.state]
-            if rule.granularity_of(item.x, group) == "elementwise":
+            if not is_sharded(item.x) or rule.granularity_of(item.x, group) == "elementwise":
                 items.append(Item(*_tuple_item([local(t) for t in tensors])))
             else:
                 whole = Item(*_tuple_item([full(t) for t in tensors]))

@@ -4,11 +4,13 @@ Where nobody has imported it, nobody can have made one.
 """
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-__all__ = ["full", "is_sharded", "local", "write_full"]
+__all__ = ["full", "is_sharded", "local", "on_any_process", "write_full"]
 
 
 def is_sharded(t: Any) -> bool:
@@ -33,3 +35,17 @@ def write_full(target: Any, result: Tensor) -> None:
 
     whole = DTensor.from_local(result, target.device_mesh, [Replicate()] * target.device_mesh.ndim)
     target.copy_(whole.redistribute(placements=target.placements))
+
+
+def on_any_process(flag: bool, tensors: Iterable[Any]) -> bool:
+    """Whether ``flag`` is true on any of the processes that share these tensors; ``flag`` itself where none is sharded.
+
+    Counted by a sum: a maximum of values that may be NaN differs between processes and backends.
+    """
+    meshes = {t.device_mesh: t.to_local().device for t in tensors if is_sharded(t)}
+    for mesh, device in meshes.items():
+        from torch.distributed.tensor import DTensor, Partial
+
+        count = torch.tensor(float(flag), device=device)
+        flag = bool(DTensor.from_local(count, mesh, [Partial()] * mesh.ndim).full_tensor() > 0)
+    return flag
