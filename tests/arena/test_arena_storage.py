@@ -154,7 +154,7 @@ def test_unknown_and_unreachable_storage(tmp_path):
         open_store("mongodb://x", tmp_path, "")
     with pytest.raises(BadInput) as caught:
         open_store("postgresql://me:secret@127.0.0.1:1/nothing", tmp_path, "")
-    assert "does not answer" in str(caught.value)
+    assert "cannot be used" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert masked("postgresql://me:secret@h/d") == "postgresql://me:***@h/d"
 

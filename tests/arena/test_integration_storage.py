@@ -129,7 +129,10 @@ def test_killed_machine_on_postgresql_is_continued_at_once(server, tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    subprocess.run(command(task, tmp_path / "a", server), check=True, capture_output=True, timeout=300)
+    ended = subprocess.run(
+        command(task, tmp_path / "a", server), check=False, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
     assert load(tmp_path / "a").complete
     assert len(load(tmp_path / "a").trials) == 12
 
@@ -154,8 +157,9 @@ def test_trial_of_a_silent_machine_is_released(server, tmp_path, monkeypatch):
     here.close()
 
 
-def test_ray_gives_the_same_trials(tmp_path, on_sqlite):
+def test_ray_gives_the_same_trials(tmp_path, on_sqlite, monkeypatch):
     ray = pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the workers find the tiny task
     try:
         found = compare(tiny_task(), METHODS, out=tmp_path, engine="ray", workers=2, **PLAN)
     finally:

@@ -74,6 +74,12 @@ def _died(error: BaseException) -> Outcome:
     return Outcome("failed", f"the worker process died (out of memory?): {type(error).__name__}", 0, 0.0)
 
 
+def _unable(error: BaseException) -> BadInput:
+    """What a trial raises is its outcome; this came before it: no trial could run there."""
+    text = str(error).strip().splitlines()
+    return BadInput(f"a worker cannot load the task or the method: {type(error).__name__}: {text[-1] if text else ''}")
+
+
 class Processes(Executor):
     """Worker processes on this machine."""
 
@@ -109,6 +115,8 @@ class Processes(Executor):
                 del self.futures[future]
             except BrokenProcessPool:
                 broken = True
+            except Exception as error:
+                raise _unable(error) from error
         return ended + (self._recover() if broken else [])
 
     def _recover(self) -> list[tuple[int, Outcome]]:
@@ -165,6 +173,8 @@ class RayCluster(Executor):
             ticket = self.flying.pop(reference)
             try:
                 ended.append((ticket, self.ray.get(reference)))
+            except self.ray.exceptions.RayTaskError as error:
+                raise _unable(error.cause if isinstance(error.cause, Exception) else error) from error
             except self.ray.exceptions.RayError as error:
                 ended.append((ticket, _died(error)))
         return ended

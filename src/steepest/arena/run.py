@@ -91,7 +91,6 @@ def _conduct(plan: Plan, folder: Path, shown: Progress, started: str) -> Compari
         return found
     except KeyboardInterrupt:
         shown.stop()
-        store.give_up()
         if conductor is None:
             raise Interrupted("stopped before the first trial; the same command starts again") from None
         found = conductor.comparison()
@@ -110,6 +109,7 @@ def _conduct(plan: Plan, folder: Path, shown: Progress, started: str) -> Compari
         shown.stop()
         if executor is not None:
             executor.close(kill=not clean)
+        store.give_up()
         store.close()
 
 

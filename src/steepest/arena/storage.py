@@ -364,26 +364,17 @@ def _postgresql(url: str) -> optuna.storages.RDBStorage:
         # SQLAlchemy's own choice of driver depends on its version.
         driver = "psycopg2" if importlib.util.find_spec("psycopg2") else "psycopg"
         url = url.replace("postgresql://", f"postgresql+{driver}://", 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        for attempt in (1, 2):
-            try:
-                return optuna.storages.RDBStorage(
-                    url,
-                    engine_kwargs={"pool_pre_ping": True},
-                    heartbeat_interval=HEARTBEAT,
-                    grace_period=GRACE,
-                )
-            except ImportError as error:
-                raise BadInput("postgresql:// needs a driver: pip install 'steepest[postgresql]'") from error
-            except sqlalchemy.exc.IntegrityError as error:
-                # Two machines made the tables at the same moment; the second try finds them.
-                if attempt == 2:
-                    raise BadInput(f"the storage {masked(url)} cannot be prepared: {error}") from error
-            except sqlalchemy.exc.ProgrammingError as error:
-                if attempt == 2:
-                    raise BadInput(f"the storage {masked(url)} cannot be prepared: {error}") from error
-            except sqlalchemy.exc.SQLAlchemyError as error:
-                text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-                raise BadInput(f"the storage {masked(url)} does not answer: {text}") from error
-    raise AssertionError("unreachable")
+    try:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+        # Machines that start at the same moment would make the tables twice, and fail; the lock ends with the connection.
+        with engine.connect() as connection, warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": zlib.crc32(PREFIX.encode())})
+            return optuna.storages.RDBStorage(
+                url, engine_kwargs={"pool_pre_ping": True}, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+            )
+    except ImportError as error:
+        raise BadInput("postgresql:// needs a driver: pip install 'steepest[postgresql]'") from error
+    except (RuntimeError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise BadInput(f"the storage {masked(url)} cannot be used: {text}") from error
