@@ -103,6 +103,16 @@ def test_null_data_are_rarely_separated():
     assert winners / rounds <= 0.02
 
 
+def test_truly_best_method_is_rarely_called_worse_than_the_leader():
+    rng = np.random.default_rng(4)
+    rounds, wrong = 100, 0
+    for _ in range(rounds):
+        table = {m: rng.normal(0.5 if m == "a" else 0.0, 1.0, 5) for m in "abcd"}  # a is best, but hardly
+        task = analyze(comparison(scores(table))).tasks[0]
+        wrong += any(d.method == "a" and d.word == "worse" for d in task.against_best)
+    assert wrong / rounds <= 0.115
+
+
 def test_method_without_any_finished_run_comes_last_and_is_named():
     runs = scores({"a": [0.5, 0.6]}) + [run("b", s, None, status="diverged") for s in (0, 1)]
     found = analyze(comparison(runs))

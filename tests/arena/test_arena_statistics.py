@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from steepest.arena.statistics import bootstrap_interval, holm, paired_p_value
+from steepest.arena.statistics import bonferroni, bootstrap_interval, holm, paired_p_value
 
 
 def test_holm_by_hand():
@@ -14,6 +14,10 @@ def test_holm_by_hand():
     assert holm([0.03, 0.01, 0.2, 0.02]) == pytest.approx([0.06, 0.04, 0.2, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([None, 0.04, None]) == [None, pytest.approx(0.04), None]
+
+
+def test_bonferroni_by_hand():
+    assert bonferroni([0.01, None, 0.4, 0.2]) == [pytest.approx(0.03), None, 1.0, pytest.approx(0.6)]
 
 
 def test_paired_p_value_is_students():

@@ -6,22 +6,21 @@ the final runs; the tuning trials decide nothing here.
 """
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from .results import Comparison, RunRecord, TaskInfo
-from .statistics import bootstrap_interval, holm, paired_p_value
+from .statistics import bonferroni, bootstrap_interval, holm, paired_p_value
 
 __all__ = ["Analysis", "Difference", "Profile", "Standing", "TargetTime", "TaskAnalysis", "analyze", "verdict"]
 
 Word = Literal["better", "worse", "not separated"]
 
-#: Significance level of every statement, after Holm's adjustment.
+#: Significance level of every statement, after the adjustment for several comparisons.
 LEVEL = 0.05
 #: The part of the baseline's improvement (first to last validation metric) that the common target gives away.
 TOLERANCE = 0.01
@@ -59,7 +58,7 @@ class Difference:
     low: float | None  # 95 % bootstrap interval of the mean difference, not adjusted for several comparisons
     high: float | None
     p_value: float | None  # paired t-test
-    p_adjusted: float | None  # Holm, over the family that the difference belongs to
+    p_adjusted: float | None  # for the number of comparisons: see TaskAnalysis
     word: Word  # of ``method`` seen from ``other``
 
 
@@ -91,7 +90,7 @@ class TaskAnalysis:
     higher_is_better: bool
     ranking: tuple[Standing, ...]
     differences: tuple[Difference, ...]  # every other method against the baseline; Holm over these
-    against_best: tuple[Difference, ...]  # every other method against the leader; Holm over all pairs of methods
+    against_best: tuple[Difference, ...]  # every other method against the leader; Bonferroni over these
     target: float | None  # validation metric
     times: tuple[TargetTime, ...]
     best: str | None  # the leader of the ranking
@@ -168,8 +167,8 @@ def _notes(comparison: Comparison) -> tuple[str, ...]:
     notes = [
         f"Intervals are 95 % expanded percentile bootstrap intervals over {seeds} seed{'s' * (seeds != 1)}; "
         "they describe the variation of initialization and mini-batches on one test split, not that of the data.",
-        "Words come from paired t-tests over the same seeds at the 5 % level after Holm's adjustment for the number "
-        "of comparisons.",
+        "Words come from paired t-tests over the same seeds at the 5 % level, adjusted for the number of comparisons: "
+        "Holm against the baseline, Bonferroni against the leader.",
         f"The target is the baseline's median final validation metric, less {TOLERANCE:.0%} of its improvement.",
     ]
     if seeds < 3:
@@ -191,10 +190,10 @@ def _task(comparison: Comparison, task: TaskInfo) -> TaskAnalysis:
     sign = 1.0 if task.higher_is_better else -1.0
     baseline = comparison.baseline
     others = [s.method for s in ranking if s.method != baseline]
-    differences = _family([(m, baseline) for m in others], runs, sign) if baseline in runs else ()
+    differences = _family([(m, baseline) for m in others], runs, sign, holm) if baseline in runs else ()
     best = ranking[0].method if ranking and ranking[0].mean is not None else None
-    pairs = _family(list(itertools.combinations([s.method for s in ranking], 2)), runs, sign)
-    against = tuple(_turned(d) for d in pairs if d.method == best)
+    rest = [(s.method, best) for s in ranking if s.method != best] if best is not None else []
+    against = _family(rest, runs, sign, bonferroni)
     tied = tuple(d.method for d in against if d.word == "not separated")
     target = _target(task, runs, baseline, best)
     times = tuple(_time(m, runs[m], target, sign) for m in (s.method for s in ranking))
@@ -236,15 +235,25 @@ def _ranking(task: TaskInfo, runs: dict[str, list[RunRecord]]) -> tuple[Standing
     return tuple(dataclasses.replace(row, rank=i + 1) for i, row in enumerate(sorted(rows, key=place)))
 
 
-def _family(pairs: Sequence[tuple[str, str]], runs: dict[str, list[RunRecord]], sign: float) -> tuple[Difference, ...]:
-    """Paired differences of all ``pairs``, with Holm's adjustment over them."""
+def _family(
+    pairs: Sequence[tuple[str, str]],
+    runs: dict[str, list[RunRecord]],
+    sign: float,
+    adjust: Callable[[Sequence[float | None]], list[float | None]],
+) -> tuple[Difference, ...]:
+    """Paired differences of all ``pairs``, adjusted for their number.
+
+    Against the leader, which the data themselves chose, Bonferroni's adjustment over the other methods is enough for
+    this statement: the method that is truly best is called worse than the leader with a probability of at most 5 %
+    (one of its own comparisons would have to err).
+    """
     raw = []
     for method, other in pairs:
         mine, theirs = ({r.seed: r.test_metric for r in runs[m] if r.test_metric is not None} for m in (method, other))
         raw.append([mine[s] - theirs[s] for s in sorted(mine.keys() & theirs.keys())])
     p_values = [paired_p_value(d) for d in raw]
     found = []
-    for (method, other), values, p, adjusted in zip(pairs, raw, p_values, holm(p_values), strict=True):
+    for (method, other), values, p, adjusted in zip(pairs, raw, p_values, adjust(p_values), strict=True):
         mean = float(np.mean(values)) if values else None
         low, high = bootstrap_interval(values) or (None, None)
         word: Word = "not separated"
@@ -259,22 +268,6 @@ def _family(pairs: Sequence[tuple[str, str]], runs: dict[str, list[RunRecord]], 
                 word = "worse" if loser == "worse" else "better"
         found.append(Difference(method, other, len(values), mean, low, high, p, adjusted, word))
     return tuple(found)
-
-
-def _turned(d: Difference) -> Difference:
-    """The same pair seen from the other side."""
-    words: dict[Word, Word] = {"better": "worse", "worse": "better", "not separated": "not separated"}
-    return Difference(
-        d.other,
-        d.method,
-        d.pairs,
-        None if d.mean is None else -d.mean,
-        None if d.high is None else -d.high,
-        None if d.low is None else -d.low,
-        d.p_value,
-        d.p_adjusted,
-        words[d.word],
-    )
 
 
 def _target(task: TaskInfo, runs: dict[str, list[RunRecord]], baseline: str, best: str | None) -> float | None:

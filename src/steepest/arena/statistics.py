@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-__all__ = ["bootstrap_interval", "holm", "paired_p_value"]
+__all__ = ["bonferroni", "bootstrap_interval", "holm", "paired_p_value"]
 
 Array = NDArray[np.float64]
 
@@ -74,6 +74,12 @@ def paired_p_value(differences: Sequence[float]) -> float | None:
         return 1.0 if abs(mean) <= 1e-12 else 2.0 ** (1 - n)
     t = mean / (deviation / math.sqrt(n))
     return float(2.0 * special.stdtr(n - 1, -abs(t)))
+
+
+def bonferroni(p_values: Sequence[float | None]) -> list[float | None]:
+    """Bonferroni's adjustment: times the number of tests that could be made, at most 1; ``None`` stays ``None``."""
+    family = sum(p is not None for p in p_values)
+    return [None if p is None else min(1.0, family * p) for p in p_values]
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -366,7 +366,7 @@ def _postgresql(url: str) -> optuna.storages.RDBStorage:
         url = url.replace("postgresql://", f"postgresql+{driver}://", 1)
     try:
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
-        # Machines that start at the same moment would make the tables twice, and fail; the lock ends with the connection.
+        # Machines that start at once would make the tables twice, and fail; the lock ends with the connection.
         with engine.connect() as connection, warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             connection.execute(sqlalchemy.text("select pg_advisory_lock(:key)"), {"key": zlib.crc32(PREFIX.encode())})
