@@ -40,7 +40,7 @@ def make_task() -> Task:
         metric_name="accuracy",
         higher_is_better=True,
         batch_size=64,
-        budget="400steps",
+        budget="300steps",
         eval_batch_size=1000,
-        description="7,000 training images of 28 x 28 pixels, 106 thousand parameters; a minute or so per method.",
+        description="7,000 training images of 28 x 28 pixels, 106 thousand parameters; minutes per method.",
     )
