@@ -1,0 +1,133 @@
+"""The methods under contract, and small runs of them."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from steepest.catalogue import card, cards
+from steepest.core.optimizer import RuleOptimizer
+
+OURS = {name: entry for name, entry in cards("optim").items() if not entry.wraps}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with settings that make every term of its update count."""
+
+    method: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    def __str__(self) -> str:
+        return f"@{self.method}" + (f"+{self.variant}" if self.variant else "")
+
+    @property
+    def cls(self) -> type[RuleOptimizer]:
+        return card(self.method).load()
+
+    def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
+        """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
+        return self.cls(self.groups(params), **{**self.settings, **over})
+
+    def groups(self, params: Sequence[Tensor]) -> Any:
+        if self.cls.fallback is None:
+            return list(params)
+        own = [p for p in params if p.dim() > 1]
+        rest = [p for p in params if p.dim() <= 1]
+        groups = [{"params": own}, {"params": rest, "rule": self.cls.fallback.name}]
+        return [group for group in groups if group["params"]]
+
+    def group(self, p: Tensor, **settings: Any) -> dict[str, Any]:
+        """A group of one parameter."""
+        vector = self.cls.fallback is not None and p.dim() < 2
+        return {"params": [p], **({"rule": self.cls.fallback.name} if vector else {}), **settings}  # type: ignore[union-attr]
+
+
+CASES = (
+    Case("lion", {"lr": 0.01, "weight_decay": 0.1}),
+    Case("lion-k", {"lr": 0.01, "weight_decay": 0.1, "kappa": "huber", "epsilon": 0.3}),
+    Case("lion-k", {"lr": 0.01, "weight_decay": 0.1, "kappa": "rows"}, "rows"),
+    Case("lion-k", {"lr": 0.01, "weight_decay": 0.1, "kappa": "top-k", "k": 3}, "top-k"),
+    Case("lion-k", {"lr": 0.01, "weight_decay": 0.1, "kappa": "nuclear"}, "nuclear"),
+    Case("adabelief", {"lr": 0.01, "weight_decay": 0.1, "eps": 1e-8}),
+    Case("diffgrad", {"lr": 0.01, "weight_decay": 0.1}),
+    Case("ademamix", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99, 0.999), "warmup": 9}),
+    Case("adabound", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.05}),
+    Case("amsbound", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.05}),
+    Case("adamp", {"lr": 0.01, "weight_decay": 0.1, "delta": 2.0}),
+    Case("adamp", {"lr": 0.01, "weight_decay": 0.1, "nesterov": True}, "nesterov"),
+    Case("sgdp", {"lr": 0.01, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.1, "delta": 2.0}),
+    Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
+    Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
+)
+SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
+
+
+def parameters(shapes: Iterable[Sequence[int]] = SHAPES, dtype: torch.dtype = torch.float64, seed: int = 0):
+    """Fresh parameters; equal seeds give equal values."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.complex128 if dtype.is_complex else torch.float64
+    return [Parameter(torch.randn(tuple(s), generator=generator, dtype=draw).to(dtype)) for s in shapes]
+
+
+def gradients(params: Sequence[Tensor], steps: int, seed: int = 1) -> list[list[Tensor]]:
+    """A gradient for every parameter and step."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        [
+            torch.randn(p.shape, generator=generator, dtype=torch.complex128 if p.is_complex() else torch.float64).to(
+                p.dtype
+            )
+            for p in params
+        ]
+        for _ in range(steps)
+    ]
+
+
+def assign(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> None:
+    for p, g in zip(params, grads, strict=True):
+        p.grad = None if g is None else g.clone()
+
+
+def run(opt: torch.optim.Optimizer, params: Sequence[Tensor], grads: Sequence[Sequence[Tensor | None]]) -> None:
+    """One step for each list of gradients."""
+    for step in grads:
+        assign(params, step)
+        opt.step()
+
+
+def snapshot(opt: torch.optim.Optimizer, params: Sequence[Tensor]) -> list[Any]:
+    """Everything a step may change: values and states, copied."""
+    found: list[Any] = [p.detach().clone() for p in params]
+    for p in params:
+        for name in sorted(opt.state.get(p, {})):
+            value = opt.state[p][name]
+            found.append(value.clone() if isinstance(value, Tensor) else value)
+    return found
+
+
+def assert_same(left: Sequence[Any], right: Sequence[Any]) -> None:
+    """Equal bit for bit."""
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        if isinstance(a, Tensor):
+            assert a.dtype == b.dtype
+            assert a.shape == b.shape
+            assert torch.equal(a, b), f"differs by {(a - b).abs().max()}"
+        else:
+            assert a == b
+
+
+def assert_close(left: Iterable[Tensor], right: Iterable[Tensor], tolerance: float = 1e-12) -> None:
+    for a, b in zip(left, right, strict=True):
+        torch.testing.assert_close(a.detach(), b.detach(), rtol=tolerance, atol=tolerance)
+
+
+def cosine(steps: int) -> Callable[[int], float]:
+    """A schedule's factor."""
+    return lambda t: 0.5 * (1 + math.cos(math.pi * t / steps))
