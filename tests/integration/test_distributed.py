@@ -32,8 +32,11 @@ CASES: dict[str, two.Case] = {
     "adamp all projected": ("adamp", {"delta": 1e3}),
     "sgdp all projected": ("sgdp", {"delta": 1e3}),
     "muon exact": ("muon", {"orthogonalization": "exact", "scale": "rms"}),
+    "muon skip": ("muon", {"nonfinite": "skip"}),
     "muon maximize": ("muon", {"maximize": True}),
 }
+#: One method per granularity (elementwise, whole tensor, matrix), checking non-finite gradients on the way.
+PARTLY = ("diffgrad", "adamp", "muon skip")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,7 @@ def runs() -> list[dict[str, Any]]:
     """The results of both processes: one start serves all tests of this module."""
     jobs = [(f"{job.__name__} {key}", job, case) for key, case in CASES.items() for job in (two.ddp, two.fsdp)]
     jobs += [(f"checkpoint {name}", two.checkpoint, CASES[name]) for name in [*OURS, "torch adamw", "lion-k nuclear"]]
+    jobs += [(f"partly {key}", two.partly_sharded, CASES[key]) for key in PARTLY]
     jobs += [(f"nonfinite {name}", two.nonfinite, CASES[name]) for name in ("lion", "muon")]
     jobs += [("nonfinite_ddp", two.nonfinite_ddp, ("adamp", {"nonfinite": "skip"}))]
     return two.run(jobs)
@@ -99,8 +103,16 @@ def test_fsdp_shards_the_state(runs: list[dict[str, Any]], key: str) -> None:
     assert min(first, second) > 0.3 * total
 
 
+@pytest.mark.parametrize("key", PARTLY)
+def test_sharded_beside_plain_parameters(runs: list[dict[str, Any]], alone: dict[str, Any], key: str) -> None:
+    for found in result(runs, f"partly {key}"):
+        assert_same(found, alone[key])
+
+
 @pytest.mark.parametrize("name", [*OURS, "torch adamw", "lion-k nuclear"])
-def test_fsdp_resumes_from_a_distributed_checkpoint(runs: list[dict[str, Any]], alone: dict[str, Any], name: str) -> None:
+def test_fsdp_resumes_from_a_distributed_checkpoint(
+    runs: list[dict[str, Any]], alone: dict[str, Any], name: str
+) -> None:
     for found in result(runs, f"checkpoint {name}"):
         assert_same(found["straight"], alone[name])
         assert_same(found["resumed"], found["straight"], atol=0)

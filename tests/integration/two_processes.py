@@ -131,6 +131,24 @@ def fsdp(case: Case, rank: int, folder: Path) -> Any:
     }
 
 
+def partly_sharded(case: Case, rank: int, folder: Path) -> Any:
+    """Some parameters are sharded, the others are plain tensors whose gradients are averaged by hand."""
+
+    def average(p: Tensor) -> None:
+        assert p.grad is not None
+        dist.all_reduce(p.grad)
+        p.grad.div_(RANKS)
+
+    model = net()
+    fully_shard(model.embed)
+    fully_shard(model.wide)
+    for p in model.parameters():
+        if not isinstance(p, DTensor):
+            p.register_post_accumulate_grad_hook(average)
+    train(model, optimizer(case, model), range(STEPS), rank=rank, ranks=RANKS)
+    return parameters(model)
+
+
 def checkpoint(case: Case, rank: int, folder: Path) -> Any:
     """Half the run, saved; the other half from the file, on other initial values; against an uninterrupted run."""
     half = STEPS // 2
@@ -138,7 +156,9 @@ def checkpoint(case: Case, rank: int, folder: Path) -> Any:
     opt = optimizer(case, model)
     train(model, opt, range(half), rank=rank, ranks=RANKS)
     where = str(folder / f"checkpoint-{case[0]}")
-    dcp.save({"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, opt)}, checkpoint_id=where)
+    dcp.save(
+        {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, opt)}, checkpoint_id=where
+    )
     gathered = get_optimizer_state_dict(model, opt, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     gathered_model = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     # On a CPU the gathered dicts may share memory with the run, and loading replaces their entries.
@@ -234,7 +254,7 @@ def _process(rank: int, jobs: list[tuple[str, Callable[..., Any], Case]], folder
         init_method=f"file://{folder / 'rendezvous'}",
         rank=rank,
         world_size=RANKS,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=120),
     )
     results: dict[str, Any] = {}
     for key, job, case in jobs:

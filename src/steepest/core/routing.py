@@ -119,7 +119,7 @@ def _role(name: str, p: Parameter, owner: nn.Module, embeddings: set[int], head:
     if isinstance(owner, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and p.dim() > 1:
         if owner.groups > 1:
             return "vector", f"convolution with {owner.groups} groups"
-        return "matrix", f"convolution as {p.shape[0]} x {p[0].numel()}"
+        return "matrix", f"convolution as {p.shape[0]} x {p.shape[1:].numel()}"
     if isinstance(owner, (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm)):
         return "vector", type(owner).__name__
     if p.dim() == 2:
