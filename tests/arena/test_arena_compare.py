@@ -256,24 +256,22 @@ def test_dead_worker_is_an_outcome_and_the_others_go_on():
 
     task = tiny_task()
     good = Job(task, "k", portable(SGD), {"lr": 0.01}, 0, 5, None, "cpu", 1, False, None)
-    executor = Processes(2, 1)
+    executor = Processes(1, 1)  # one worker, so that the good job is behind the one that kills it
     try:
-        executor.submit(0, good)
         executor.submit(1, replace(good, key="other", task=tiny_task(data=lambda: os._exit(9))))
+        executor.submit(0, good)
         ended = {}
         while len(ended) < 2:
             ended.update(executor.collect(10.0))
         assert ended[0].status == "complete"
         assert (ended[1].status, "worker process died" in ended[1].reason) == ("failed", True)
-        executor.submit(2, good)
-        assert executor.collect(60.0)[0][1].status == "complete"
     finally:
         executor.close()
 
 
 def command(task, out, *more):
     base = [sys.executable, "-m", "steepest.cli", "compare", f"{task}:make_task", "--out", str(out), "--threads", "1"]
-    return [*base, "--methods", "adamw,sgd", "--trials", "4", "--seeds", "1", "--budget", "40steps", *more]
+    return [*base, "--methods", "adamw,sgd", "--trials", "60", "--seeds", "1", "--budget", "40steps", *more]
 
 
 def wait_for(path, process):

@@ -69,8 +69,13 @@ def compare(
         started = continue_plan(plan, folder)
         found = _conduct(plan, folder, shown, started)
         if report:
-            # The report is a room of its own with heavy imports (tables, charts).
-            importlib.import_module("steepest.arena.report").write(found, folder)
+            try:
+                # The report is a room of its own with heavy imports (tables, charts).
+                importlib.import_module("steepest.arena.report").write(found, folder)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"stopped while writing the report; the results are saved, and `steepest report {folder}` writes it"
+                ) from None
     return found
 
 
