@@ -319,3 +319,21 @@ def test_conductor_asks_for_the_best_slot_by_score_then_loss_then_slot(tmp_path)
     tuned[4] = Outcome("complete", None, 1, 1.0, (), metric=1.0, loss=0.0)  # beyond the plan
     entry = SimpleNamespace(planned=SimpleNamespace(info=info), tuned=tuned)
     assert conductor.winner(entry) == 2
+
+
+def test_workers_that_share_cores_are_warned_of_and_it_is_recorded():
+    from steepest.arena.plan import Options, make_plan
+
+    crowded = {"workers": 512, "threads": 2, "baseline": "sgd"}
+    timed = make_plan([tiny_task()], [SGD], Options(budget="1s", **crowded))
+    assert "timed budgets are not comparable" in timed.summary()["warning"]
+    counted = make_plan([tiny_task()], [SGD], Options(budget="5steps", **crowded))
+    assert "times are not comparable" in counted.summary()["warning"]
+    alone = make_plan([tiny_task()], [SGD], Options(budget="1s", workers=1, baseline="sgd"))
+    assert "warning" not in alone.summary()
+
+
+def test_timed_budget(tmp_path):
+    found = run(tmp_path, (SGD,), baseline="sgd", budget="0.2s", trials=2, seeds=1)
+    assert all(0.2 <= t.seconds < 1.0 for t in found.trials)
+    assert found.plan["budget"] == "0.2s"
