@@ -91,13 +91,14 @@ def test_functional_muon_refuses_vectors() -> None:
         pure.update(values, values, pure.init(values))
 
 
+QUADRATIC = [p.detach() for p in parameters(((5, 3), (5, 4), (3, 4)), seed=3)]
+
+
 def trained(case: Case, lr: Any, steps: int = 4) -> Tensor:
     """A loss after some steps on a quadratic, as a function of the learning rate."""
-    generator = torch.Generator().manual_seed(3)
-    mix = torch.randn(5, 3, generator=generator, dtype=torch.float64)
-    aim = torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    mix, aim, start = QUADRATIC
     pure = case.cls.functional(**{k: v for k, v in case.settings.items() if k != "lr"})
-    values = {"w": torch.randn(3, 4, generator=generator, dtype=torch.float64)}
+    values = {"w": start}
     state = pure.init(values)
     for _ in range(steps):
         grads = {"w": mix.T @ (mix @ values["w"] - aim)}
