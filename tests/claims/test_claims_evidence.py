@@ -44,7 +44,7 @@ def test_the_text_is_plain_json_with_short_lists_on_one_line() -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_numbers_that_json_cannot_hold_are_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match="'lion'.*not finite"):
+    with pytest.raises(ValueError, match=r"'lion'.*not finite"):
         replace(EVIDENCE, figures={"gap": bad}).to_json()
 
 

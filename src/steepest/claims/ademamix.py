@@ -49,13 +49,14 @@ class _Scale:
     context: int = 32
     windows: int = 128
     slow: float = 0.99  # beta3
+    corpus: int = 2_000_000  # characters
 
 
 _SCALES = {
     Size.SMOKE: _Scale(20, 1, 1, 1, 1, 50, 2, batch=4, width=16, layers=1, context=16, windows=16),
     Size.LAPTOP: _Scale(400, 4, 3, 2, 3, 3000, 5),
     Size.FULL: _Scale(
-        256_000, 3, 5, 3, 3, 10_000, 9, batch=64, width=768, layers=12, context=1024, windows=1024, slow=0.9999
+        20_000, 5, 5, 3, 5, 10_000, 9, 32, width=256, layers=6, context=256, windows=512, slow=0.9998, corpus=5_000_000
     ),
 }
 
@@ -109,15 +110,16 @@ def _valley(steps: int, count: int) -> tuple[dict[str, float | int | None], dict
 
 
 def _forget(
-    context: Context, task: Task, side: Side, settings: Mapping[str, Any], seed: int, steps: int, every: int
+    context: Context, task: Task, side: Side, settings: Mapping[str, Any], seed: int, scale: _Scale
 ) -> list[list[float]]:
     """The gain of one held-out batch, put in place of a training batch at half time: [[step after it, gain], ...].
 
     The gain is the batch's loss in an undisturbed run less that in the disturbed one; both share everything else.
     """
     data = task.splits()
+    steps, every = scale.steps, max(1, scale.steps // 100)
     generator = torch.Generator().manual_seed(seed + 500)
-    text = pytext()
+    text = pytext(size=scale.corpus)
     length = data.validation.inputs.shape[1]
     batch = tuple(t.to(context.device) for t in text.windows("validation", length, task.batch_size, generator))
     model = task.build(seed).to(context.device)
@@ -170,7 +172,12 @@ def measure(context: Context) -> Measured:
     figures |= valley
     series: dict[str, Any] = {"valley": paths, "loss": {}, "settings": {}, "gains": {}}
     task = characters(
-        batch=scale.batch, width=scale.width, layers=scale.layers, context=scale.context, windows=scale.windows
+        batch=scale.batch,
+        width=scale.width,
+        layers=scale.layers,
+        context=scale.context,
+        windows=scale.windows,
+        corpus=scale.corpus,
     )
     sides = _sides(scale, scale.steps)
     edges = 0
@@ -185,8 +192,7 @@ def measure(context: Context) -> Measured:
             losses[f"{side.name} {budget:g}"] = [r.test_loss for r in runs]
             figures[f"loss_{side.method}_{budget:g}_budgets"] = mean(losses[f"{side.name} {budget:g}"])
         context.say(f"forgetting under {side.name}")
-        every = max(1, scale.steps // 100)
-        gains = [_forget(context, task, side, tuned.settings, s, scale.steps, every) for s in seeds[: scale.kept]]
+        gains = [_forget(context, task, side, tuned.settings, s, scale) for s in seeds[: scale.kept]]
         kept[side.name] = [_kept(g) for g in gains]
         figures[f"part_kept_{side.method}"] = mean(kept[side.name])
         series["gains"][side.name] = gains
@@ -250,9 +256,10 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     better, efficient, keeps = loss[2] < 0, budget >= BUDGET, kept[1] > 0
     steps = [f"{v} steps" if v is not None else "never" for v in (ours, fast, slow)]
     said = (
-        f"On Rosenbrock's function AdEMAMix settles after {steps[0]}, AdamW after {steps[1]} (beta1 0.9) "
-        f"and {steps[2]} (beta1 0.999). The language model's test loss differs by {loss[0]:+.4f} ({loss[1]:+.4f} to {loss[2]:+.4f}) "
-        f"from AdamW's; AdamW reaches it with {budget:.2f} times the steps (1 stands for 1 or less, 2 for 2 or more). "
+        f"On Rosenbrock's function AdEMAMix settles after {steps[0]}, AdamW after {steps[1]} (beta1 0.9) and "
+        f"{steps[2]} (beta1 0.999). The language model's test loss differs by {loss[0]:+.4f} ({loss[1]:+.4f} to "
+        f"{loss[2]:+.4f}) from AdamW's; AdamW reaches it with {budget:.2f} times the steps (1 stands for 1 or less, 2 "
+        "for 2 or more). "
         f"Of the gain from a batch seen once, AdEMAMix keeps {100 * figures['part_kept_ademamix']:.0f} % to the end, "
         f"AdamW {100 * figures['part_kept_adamw']:.0f} % (difference {100 * kept[0]:+.0f} points, "
         f"{100 * kept[1]:+.0f} to {100 * kept[2]:+.0f})."
@@ -317,8 +324,8 @@ seed.""",
     sizes={
         Size.SMOKE: "one setting, one seed, 20 steps; seconds; always inconclusive",
         Size.LAPTOP: "33 thousand parameters, 400 steps, 6 settings and 4 seeds per side; minutes",
-        Size.FULL: "a transformer of 86 million parameters, 256,000 steps of 64 windows of 1,024 characters as the "
-        "paper's 110 M runs, 15 settings and 3 seeds per side; weeks on a GPU with 40 GB (the paper trains on RedPajama)",
+        Size.FULL: "5 million parameters, 20,000 steps of 32 windows of 256 characters, 15 settings and 5 seeds per "
+        "side; a few days on one GPU (the paper's own runs, 110 M parameters and up on RedPajama, need its data)",
     },
     measure=measure,
     judge=judge,

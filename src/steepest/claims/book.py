@@ -1,7 +1,7 @@
 """The ledger: what is known of every method's claim, and the folder it is written to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steepest.arena.errors import BadInput
@@ -13,7 +13,7 @@ from .evidence import Evidence, Size, read, write
 from .figure import save
 from .pages import claim_page, index_page
 
-__all__ = ["NOT_RUN", "NOT_TESTED", "Entry", "ledger", "reproduce", "write_index"]
+__all__ = ["NOT_RUN", "NOT_TESTED", "Entry", "ledger", "reproduce", "rewrite_pages", "writable", "write_index"]
 
 NOT_TESTED = "not yet tested"
 NOT_RUN = "not run here"
@@ -99,6 +99,22 @@ def write_pages(claim: Claim, evidence: Evidence, folder: Path) -> None:
     write(evidence, folder)
     save(lambda: claim.draw(evidence.figures, evidence.series), folder / f"{claim.method}.svg")
     (folder / f"{claim.method}.md").write_text(claim_page(claim, evidence), encoding="utf-8")
+    write_index(folder)
+
+
+def rewrite_pages(folder: Path) -> None:
+    """Write figures and pages anew from the evidence in the folder; nothing is run.
+
+    Raises:
+        ValueError: the evidence of a claim was judged by another rule than the one there is now.
+    """
+    for name, claim in registry().items():
+        path = folder / f"{name}.json"
+        if path.is_file():
+            evidence = read(path)
+            if evidence.rule != claim.rule or claim.decide(evidence.figures).verdict != evidence.verdict:
+                raise ValueError(f"{path}: the rule has changed since; run `steepest reproduce {name}` again")
+            write_pages(claim, replace(evidence, sentence=claim.decide(evidence.figures).sentence), folder)
     write_index(folder)
 
 

@@ -14,7 +14,14 @@ __all__ = ["characters"]
 
 
 def characters(
-    *, batch: int, width: int = 32, layers: int = 2, heads: int = 4, context: int = 32, windows: int = 128
+    *,
+    batch: int,
+    width: int = 32,
+    layers: int = 2,
+    heads: int = 4,
+    context: int = 32,
+    windows: int = 128,
+    corpus: int = 2_000_000,
 ) -> Task:
     """A decoder-only transformer on the sources of Python's standard library, scored by its loss in nats.
 
@@ -23,12 +30,13 @@ def characters(
         width, layers, heads: of the transformer.
         context: characters per window.
         windows: of the validation and of the test split that are scored, evenly spread.
+        corpus: characters in all three splits; Python has some 4 million.
     """
     return Task(
         name=f"characters-{width}x{layers}-{batch}",
         title="Characters of Python sources, small transformer",
         model=partial(_model, context, width, layers, heads),
-        data=partial(_data, context, windows),
+        data=partial(_data, context, windows, corpus),
         loss=_loss,
         batch_size=batch,
         evaluations=10,
@@ -41,8 +49,8 @@ def _model(context: int, width: int, layers: int, heads: int) -> nn.Module:
     return GPT(len(data.PYTEXT_VOCABULARY), context, width, layers, heads)
 
 
-def _data(context: int, windows: int) -> Data:
-    text = data.pytext()
+def _data(context: int, windows: int, corpus: int) -> Data:
+    text = data.pytext(size=corpus)
     held = []
     for part in ("validation", "test"):
         inputs, targets = text.consecutive(part, context)

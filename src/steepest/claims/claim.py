@@ -4,7 +4,7 @@ import datetime
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -82,6 +82,15 @@ class Claim:
     judge: Callable[[Mapping[str, Any]], Judgement]
     draw: Callable[[Mapping[str, Any], Mapping[str, Any]], "Figure"]
 
+    def decide(self, figures: Mapping[str, Any]) -> Judgement:
+        """What the rule says of these figures; the sentence tells of tuning that may not have found the best."""
+        judgement = self.judge(figures)
+        edges = figures.get("winners_at_edge_of_grid")
+        if not edges:
+            return judgement
+        many = "One tuned setting lies" if edges == 1 else f"{edges} tuned settings lie"
+        return replace(judgement, sentence=f"{judgement.sentence} {many} at the edge of the learning rates tried.")
+
     def run(self, size: str | Size = Size.LAPTOP, seed: int = 0, say: Callable[[str], None] = _silent) -> Evidence:
         """Test the claim.
 
@@ -100,7 +109,7 @@ class Claim:
         device = "cuda" if chosen is Size.FULL and torch.cuda.is_available() else "cpu"
         begun = time.perf_counter()
         measured = self.measure(Context(chosen, seed, say, device))
-        judgement = self.judge(measured.figures)
+        judgement = self.decide(measured.figures)
         versions, hardware = _surroundings(device)
         return Evidence(
             method=self.method,

@@ -12,7 +12,7 @@ from steepest.catalogue import cards
 from steepest.core.errors import UnknownName
 from steepest.data import DataNotFound
 
-from .book import Entry, ledger, reproduce, writable, write_index
+from .book import Entry, ledger, reproduce, rewrite_pages, writable, write_index
 from .claim import check_size
 from .entries import load, registry
 from .evidence import Evidence, Verdict
@@ -56,9 +56,18 @@ def claims_command(
     room: str | None = None,
     out: str | Path = "claims",
     seed: int = 0,
+    pages: bool = False,
     console: Console | None = None,
 ) -> int:
     """Test all claims, or those of one room, one after the other, and print the ledger.
+
+    Args:
+        size: ``"smoke"``, ``"laptop"`` or ``"full"``.
+        room: only the methods of this room.
+        out: where evidence, figures and pages go.
+        seed: the base seed.
+        pages: run nothing; write figures and pages anew from the evidence in ``out``.
+        console: where to print.
 
     Returns:
         0, whatever the verdicts; 1 if a claim could not be run (the others are run all the same).
@@ -74,7 +83,9 @@ def claims_command(
         raise UnknownName("room with claims", room, rooms)
     folder = writable(Path(out))
     lost = 0
-    for name in registry():
+    if pages:
+        rewrite_pages(folder)
+    for name in registry() if not pages else ():
         if room is not None and cards()[name].room != room:
             continue
         evidence = _attempt(name, size, folder, seed, console)
