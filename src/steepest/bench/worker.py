@@ -18,7 +18,7 @@ def gpt_shapes(elements: int) -> list[tuple[int, ...]]:
 
     At 30 million: width 512, a vocabulary of 8,192, eight blocks.
     """
-    width = max(64, round((elements / (16 + 8 * 12)) ** 0.5 / 64) * 64)
+    width = max(16, round((elements / (16 + 8 * 12)) ** 0.5 / 16) * 16)
     shapes: list[tuple[int, ...]] = [(16 * width, width)]
     for _ in range(8):
         shapes += [(width,), (width,)]  # first norm

@@ -1,0 +1,87 @@
+"""The step benchmark: what it counts, and the promises it judges. Times themselves are not tested."""
+
+import json
+
+import pytest
+import torch
+
+from steepest.bench import step as bench
+from steepest.bench.contenders import CONTENDERS, REFERENCE, Contender
+from steepest.bench.step import StepRow
+from steepest.bench.worker import gpt_shapes, orthogonality_error, parameters
+from steepest.cli import main
+from steepest.core.errors import UnknownName
+
+
+def test_bytes_per_element_of_adamw_is_28() -> None:
+    # Read the gradient; read and write the parameter and two moments: seven passes of four bytes.
+    assert REFERENCE.bytes_per_element == 28
+
+
+@pytest.mark.parametrize(
+    "contender", [c for c in CONTENDERS if c.package in ("steepest", "torch")], ids=lambda c: c.key
+)
+def test_declared_buffers_are_the_measured_ones(contender) -> None:
+    params = [torch.nn.Parameter(torch.randn(8, 16))]
+    params[0].grad = torch.randn(8, 16)
+    optimizer = contender.build(params)
+    optimizer.step()
+    state = sum(v.numel() for v in optimizer.state[params[0]].values() if torch.is_tensor(v) and v.dim())
+    assert state == contender.buffers * params[0].numel()
+
+
+def test_gpt_shapes_add_up_and_matrices_leave_the_embedding_out() -> None:
+    for elements in (1_000_000, 30_000_000, 300_000_000):
+        total = sum(torch.Size(s).numel() for s in gpt_shapes(elements))
+        assert total == pytest.approx(elements, rel=0.25)
+    shapes = [tuple(p.shape) for p in parameters(1_000_000, matrices=True)]
+    assert len(shapes) == 32
+    assert all(len(s) == 2 for s in shapes)
+    assert gpt_shapes(1_000_000)[0] not in shapes
+
+
+def test_orthogonality_error_is_zero_for_the_exact_factor_and_large_for_the_gradient() -> None:
+    from steepest.optim import Muon
+
+    assert orthogonality_error(lambda p: Muon(p, orthogonalization="exact")) < 1e-5
+    assert orthogonality_error(lambda p: torch.optim.SGD(p, lr=0.1)) > 0.3
+
+
+def _row(package: str, variant: str, **figures: float) -> StepRow:
+    return StepRow("muon", package, variant, **figures)
+
+
+def test_goals_are_judged_both_ways() -> None:
+    fast = StepRow("lion", "steepest", "compiled", milliseconds=10.0, per_byte=1.2, goal=1.25, recompilations=0)
+    slow = StepRow("lion", "steepest", "compiled", milliseconds=20.0, per_byte=1.3, goal=1.25, recompilations=1)
+    assert fast.met is True
+    assert slow.met is False
+    assert bench._goals([fast])["steepest lion (compiled): at most 1.25x fused AdamW per byte"] is True
+    assert bench._goals([slow])["steepest lion (compiled): at most 1.25x fused AdamW per byte"] is False
+
+    ours = _row("steepest", "polar-express", milliseconds=100.0, orthogonality_error=0.1)
+    theirs = _row("torch", "default", milliseconds=90.0, orthogonality_error=0.2)
+    goals = bench._goals([ours, theirs])
+    assert goals == {
+        "Muon: faster than torch (default)": False,
+        "Muon: at least as orthogonal as torch (default)": True,
+    }
+
+
+def test_unknown_method_and_bad_sizes_are_refused_before_anything_runs() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'lion'"):
+        bench.run(methods=["lyon"])
+    with pytest.raises(ValueError, match="threads must be an integer >= 1, got 0"):
+        bench.run(threads=0)
+
+
+def test_smoke_form_prints_json_with_figures_of_every_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "step", "--smoke", "--methods", "sgdp", "--no-peers", "--threads", "1", "--json"])
+    assert ended.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["variant"]: row for row in found["rows"]}
+    assert set(rows) == {"compiled", "eager"}
+    assert all(row["error"] is None and row["milliseconds"] > 0 for row in rows.values())
+    assert rows["compiled"]["recompilations"] == 0
+    assert found["threads"] == 1
