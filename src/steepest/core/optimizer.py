@@ -363,10 +363,9 @@ class RuleOptimizer(Optimizer):
         for index, p in zip(ids, params, strict=True):
             for name, value in state_dict["state"].get(index, {}).items():
                 if isinstance(value, Tensor) and name != "step":
-                    if is_sharded(value) or not is_sharded(p):
-                        fresh = _as_state(torch.empty_like(p), p)
-                        fresh.copy_(value)
-                        self.state[p][name] = fresh
+                    fresh = _as_state(torch.empty_like(p), p)
+                    fresh.copy_(value)
+                    self.state[p][name] = fresh
                 elif name == "step":
                     self.state[p][name] = int(value)
 
@@ -412,6 +411,12 @@ class RuleOptimizer(Optimizer):
                         raise ValueError(
                             f"{me}: state {name!r} of parameter {self._label(p)} must be a tensor, "
                             f"got {type(entry[name]).__name__}"
+                        )
+                    if is_sharded(entry[name]) != is_sharded(p):
+                        held, wanted = ("sharded", "whole") if is_sharded(entry[name]) else ("whole", "sharded")
+                        raise ValueError(
+                            f"{me}: state {name!r} of parameter {self._label(p)} is a {held} tensor, the parameter is "
+                            f"{wanted}; use torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
                         )
                     if entry[name].shape != p.shape:
                         raise ValueError(
