@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy, peer_run
 from optim_helpers import gradients, parameters, run
+from oracle_helpers import against_numpy, peer_run
 
 from steepest.optim import AdaBelief
 
 
-def adabelief(x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, eps: float, weight_decay: float) -> Any:
+def adabelief(
+    x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, eps: float, weight_decay: float
+) -> Any:
     b1, b2 = betas
     s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
     s["s"] = b2 * s.get("s", 0.0) + (1 - b2) * (g - s["m"]) ** 2 + eps

@@ -6,15 +6,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy, peer_run
 from optim_helpers import assert_close, gradients, parameters, run
+from oracle_helpers import against_numpy, peer_run
 
 from steepest.optim import AdaBound, AMSBound
 
 
 def adabound(
-    x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, final_lr: float, gamma: float, eps: float,
-    weight_decay: float, base_lr: float, ams: bool = False,
+    x: Any,
+    g: Any,
+    s: dict[str, Any],
+    t: int,
+    *,
+    lr: float,
+    betas: Any,
+    final_lr: float,
+    gamma: float,
+    eps: float,
+    weight_decay: float,
+    base_lr: float,
+    ams: bool = False,
 ) -> Any:
     b1, b2 = betas
     g = g + weight_decay * x

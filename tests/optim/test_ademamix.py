@@ -8,20 +8,34 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle_helpers import against_numpy, peer_run
 from optim_helpers import assert_close, gradients, parameters, run
+from oracle_helpers import against_numpy, peer_run
 
 from steepest.optim import AdEMAMix
 
 
 def ademamix(
-    x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, alpha: float, warmup: Any, eps: float, weight_decay: float
+    x: Any,
+    g: Any,
+    s: dict[str, Any],
+    t: int,
+    *,
+    lr: float,
+    betas: Any,
+    alpha: float,
+    warmup: Any,
+    eps: float,
+    weight_decay: float,
 ) -> Any:
     b1, b2, b3 = betas
     if warmup is not None:
         alpha = min(t * alpha / warmup, alpha)
         share = t / warmup
-        b3 = min(math.exp(math.log(b1) * math.log(b3) / ((1 - share) * math.log(b3) + share * math.log(b1))), b3) if share < 1 else b3
+        b3 = (
+            min(math.exp(math.log(b1) * math.log(b3) / ((1 - share) * math.log(b3) + share * math.log(b1))), b3)
+            if share < 1
+            else b3
+        )
     s["m1"] = b1 * s.get("m1", 0.0) + (1 - b1) * g
     s["m2"] = b3 * s.get("m2", 0.0) + (1 - b3) * g
     s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g**2
@@ -59,9 +73,7 @@ def test_without_the_slow_average_it_is_adamw(warmup: int | None) -> None:
     assert_close(params, twins)
 
 
-@given(
-    st.floats(0.05, 0.95), st.floats(0.96, 0.999999), st.integers(2, 10_000), st.floats(0.0, 1.0, exclude_max=True)
-)
+@given(st.floats(0.05, 0.95), st.floats(0.96, 0.999999), st.integers(2, 10_000), st.floats(0.0, 1.0, exclude_max=True))
 @settings(deadline=None, max_examples=60)
 def test_the_half_life_grows_linearly(beta1: float, beta3: float, warmup: int, share: float) -> None:
     step = max(1, int(share * warmup))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from steepest.core import engine
-from steepest.optim import Lion
+from steepest.optim import Lion, LionK
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 matrix_only = {"muon"}
@@ -80,7 +80,7 @@ def test_functional_overrides_are_settings(case: Case) -> None:
 def test_functional_names_unknown_settings(case: Case) -> None:
     pure = case.cls.functional(**case.settings)
     values = {"w": torch.ones(2, 2)}
-    with pytest.raises(TypeError, match="no setting 'learning_rate'; it has .*lr"):
+    with pytest.raises(TypeError, match=r"no setting 'learning_rate'; it has .*lr"):
         pure.update(values, values, pure.init(values), learning_rate=0.1)
 
 
@@ -136,7 +136,8 @@ def no_fallback() -> Any:
     assert not engine.compiler_is_broken()
 
 
-COMPILED = [c for c in CASES if c.variant not in ("nuclear", "exact", "nesterov", "top-k")]
+# Inductor of torch 2.13 cannot compile row norms (KeyError: 'buf7'), so "rows" runs eagerly, see below.
+COMPILED = [c for c in CASES if c.variant not in ("rows", "nuclear", "exact", "nesterov", "top-k")]
 WIDE = ((40, 17), (3, 2, 3, 2), (5,), (130, 140), (2,), (17000,), (1,))
 
 
@@ -171,7 +172,7 @@ def test_compiled_equals_eager(case: Case, dtype: torch.dtype) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_fallback")
 def test_one_compilation_for_all_shapes_and_schedules() -> None:
-    """100 steps of a cosine schedule over tensors of many sizes, then another optimizer with other sizes: one kernel."""
+    """100 steps of a cosine schedule over tensors of many sizes, then optimizers of other sizes: one kernel."""
     params = parameters(((33, 40), (5,)))
     opt = Lion(params, lr=0.01, weight_decay=0.1, engine="compiled")
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(opt, 100)
@@ -210,6 +211,7 @@ def test_a_failing_compiler_falls_back_with_one_warning(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(engine.torch, "compile", broken)
     monkeypatch.setattr(engine, "_compiled", {})
+    monkeypatch.setattr(engine, "_failed", set())
     monkeypatch.setattr(engine, "_broken_compiler", False)
     params, twins = parameters(), parameters()
     grads = gradients(params, 3)
@@ -220,6 +222,36 @@ def test_a_failing_compiler_falls_back_with_one_warning(monkeypatch: pytest.Monk
     assert engine.compiler_is_broken()
     run(twin, twins, grads)
     assert_close(params, twins)
+
+
+def test_one_kernel_that_does_not_compile_leaves_the_others_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def compile_some(kernel: Any, **_: Any) -> Any:
+        def call(*_: Any) -> None:
+            raise torch._dynamo.exc.InternalTorchDynamoError("KeyError: 'buf7'")
+
+        compiled.append(kernel.__name__)
+        return call if kernel.__name__ == "lionk_kernel" else kernel
+
+    monkeypatch.setattr(engine.torch, "compile", compile_some)
+    monkeypatch.setattr(engine, "_compiled", {})
+    monkeypatch.setattr(engine, "_failed", set())
+    kernels = ((LionK, "lionk_kernel"), (Lion, "lion_kernel"))
+
+    def train() -> None:
+        for cls, _ in kernels * 2:
+            params, twins = parameters(((4, 5),)), parameters(((4, 5),))
+            grads = gradients(params, 2)
+            run(cls(params, lr=0.1, engine="compiled"), params, grads)
+            run(cls(twins, lr=0.1, engine="eager"), twins, grads)
+            assert_close(params, twins)
+
+    with pytest.warns(RuntimeWarning, match="for the rule 'lionk' .KeyError: 'buf7'.; for it") as caught:
+        train()
+    assert len(caught) == 1
+    assert set(compiled) == {name for _, name in kernels}
+    assert not engine.compiler_is_broken()
 
 
 def test_errors_of_a_rule_are_not_taken_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from steepest.catalogue import card
 from steepest.optim import AdaBelief, AdaBound, Lion, Muon
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
@@ -108,8 +109,6 @@ def test_card_tells_the_buffers(case: Case) -> None:
     opt = case.build(params)
     run(opt, params, gradients(params, 1))
     held = sum(v.numel() for p in params for v in opt.state[p].values() if isinstance(v, torch.Tensor))
-    from steepest.catalogue import card
-
     assert held == card(case.method).buffers * sum(p.numel() for p in params)
 
 
@@ -134,7 +133,7 @@ def test_distributed_checkpoint(case: Case, tmp_path: Any) -> None:
     saved = {"optimizer": get_optimizer_state_dict(net, opt, options=options)}
     dcp.save(saved, checkpoint_id=tmp_path, no_dist=True)
     template = {"optimizer": get_optimizer_state_dict(other, twin, options=options)}
-    assert_same([p for p in net.parameters()], [p for p in other.parameters()])  # making a template changes nothing
+    assert_same(list(net.parameters()), list(other.parameters()))  # making a template changes nothing
     dcp.load(template, checkpoint_id=tmp_path, no_dist=True)
     set_optimizer_state_dict(other, twin, template["optimizer"], options=options)
     assert_same(snapshot(opt, list(net.parameters())), snapshot(twin, list(other.parameters())))

@@ -34,7 +34,7 @@ def test_parameters_do_not_influence_each_other(case: Case) -> None:
     grads = gradients(params, 8)
     run(case.build(params), params, grads)
     for index, p in enumerate(twins):
-        alone = case.cls([case.group(p)], **{**case.settings})
+        alone = case.cls([case.group(p)], **case.settings)
         run(alone, [p], [[step[index]] for step in grads])
     # Muon's fallback has a learning rate of its own in either case, so nothing but the company differs.
     assert_close(params, twins)

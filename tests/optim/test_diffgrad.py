@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy, peer_run
 from optim_helpers import assert_close, gradients, parameters, run
+from oracle_helpers import against_numpy, peer_run
 
 from steepest.optim import DiffGrad
 
 
-def diffgrad(x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, eps: float, weight_decay: float) -> Any:
+def diffgrad(
+    x: Any, g: Any, s: dict[str, Any], t: int, *, lr: float, betas: Any, eps: float, weight_decay: float
+) -> Any:
     b1, b2 = betas
     g = g + weight_decay * x
     s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g

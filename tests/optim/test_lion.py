@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy, peer_run
 from optim_helpers import assert_close, assert_same, gradients, parameters, run
+from oracle_helpers import against_numpy, peer_run
 
 from steepest.optim import Lion
 

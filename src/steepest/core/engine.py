@@ -65,8 +65,12 @@ def _in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], 
 _compiled: dict[tuple[Any, ...], Callable[..., None]] = {}
 
 
+def _key(rule: Rule, statics: tuple[tuple[str, Any], ...], flat: bool, x: Tensor) -> tuple[Any, ...]:
+    return (rule.update, statics, flat, x.dtype, x.device.type, x.dim())
+
+
 def _compiled_kernel(rule: Rule, statics: tuple[tuple[str, Any], ...], flat: bool, x: Tensor) -> Callable[..., None]:
-    key = (rule.update, statics, flat, x.dtype, x.device.type, x.dim())
+    key = _key(rule, statics, flat, x)
     if key in _compiled:
         return _compiled[key]
     settings, names = dict(statics), rule.arguments
@@ -117,23 +121,27 @@ class _Runner:
             self.hyper = torch.tensor(tuple(self.numbers.values()), dtype=torch.float64).to(device, non_blocking=True)
 
     def __call__(self, pieces: Sequence[Tensor], flat: bool) -> None:
-        if self.compiled:
+        if self.compiled and _key(self.rule, self.statics, flat, pieces[0]) not in _failed:
             try:
                 _compiled_kernel(self.rule, self.statics, flat, pieces[0])(self.hyper, *pieces)
                 return
             except Exception as error:  # every compiler failure has its own type
                 if not _is_compiler_failure(error):
                     raise
-                _warn_no_compiler(self.rule.name, error)
-                self.compiled = False
+                _failed.add(_key(self.rule, self.statics, flat, pieces[0]))
+                _warn(self.rule.name, error)
+                self.compiled = not _broken_compiler
         _in_place(self.rule, dict(self.statics), pieces, self.numbers)
 
 
+#: Kernels that did not compile; the eager engine runs them.
+_failed: set[tuple[Any, ...]] = set()
+#: Whether no kernel can compile here.
 _broken_compiler = False
 
 
 def compiler_is_broken() -> bool:
-    """Whether a compiler failure made this process fall back to the eager engine."""
+    """Whether a missing or failing C++ compiler made this process fall back to the eager engine."""
     return _broken_compiler
 
 
@@ -141,17 +149,21 @@ def _is_compiler_failure(error: Exception) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor")) or isinstance(error, OSError)
 
 
-def _warn_no_compiler(name: str, error: Exception) -> None:
+def _warn(name: str, error: Exception) -> None:
+    """One warning per kernel that torch cannot compile, and a single one where the machine has no working compiler."""
     global _broken_compiler
-    if not _broken_compiler:
-        _broken_compiler = True
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(
-            f"torch.compile failed for the rule {name!r} ({first}); this process uses the eager engine from now on, "
-            "which is slower on large models. Pass engine='eager' to silence this.",
-            RuntimeWarning,
-            stacklevel=5,
-        )
+    if _broken_compiler:
+        return
+    said = str(error).strip()
+    signs = ("InvalidCxxCompiler", "C++ compile error", "TritonMissing")
+    _broken_compiler = isinstance(error, OSError) or any(sign in said for sign in signs)
+    whom = "this process uses" if _broken_compiler else "for it, this process uses"
+    warnings.warn(
+        f"torch.compile failed for the rule {name!r} ({said.splitlines()[0] if said else type(error).__name__}); "
+        f"{whom} the eager engine from now on, which is slower on large models. Pass engine='eager' to silence this.",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ layouts

@@ -27,7 +27,7 @@ def _unit(x: Tensor, norm: Tensor) -> Tensor:
 def _normalize_rows(x: Tensor) -> Tensor:
     # Scaled by the largest entry first: squares of tiny or huge gradients leave the range of the dtype otherwise.
     scaled = _unit(x, x.abs().amax(1, keepdim=True))
-    return _unit(scaled, torch.linalg.vector_norm(scaled, dim=1, keepdim=True))
+    return _unit(scaled, (scaled * scaled).sum(1, keepdim=True).sqrt())
 
 
 def _matrix(x: Tensor) -> Tensor:

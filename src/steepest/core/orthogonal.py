@@ -122,7 +122,9 @@ def _iterate(m: Tensor, polynomials: Sequence[tuple[float, float, float]]) -> Te
     # ||X X^T||_F^(1/2) bounds the spectral norm far better than ||X||_F does (for a Gaussian matrix with r rows by a
     # factor of (r/2)^(1/4)), and the Gram matrix is needed anyway. The margin keeps rounding below one.
     gram = x @ x.mT
-    bound = _or_one(MARGIN * torch.linalg.matrix_norm(gram.float(), keepdim=True).sqrt())
+    bound = _or_one(
+        MARGIN * torch.linalg.matrix_norm(gram.to(torch.promote_types(dtype, torch.float32)), keepdim=True).sqrt()
+    )
     x, gram = (x / bound).to(dtype), (gram / bound.square()).to(dtype)
     x = _on_gram(x, gram, polynomials) if x.shape[-1] >= 1.5 * x.shape[-2] else _on_matrix(x, gram, polynomials)
     return (x.mT if m.shape[-2] > m.shape[-1] else x).to(m.dtype)
