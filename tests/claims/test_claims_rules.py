@@ -70,6 +70,7 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("points_over_sgd", -0.3, 0.4),
         **spread("points_over_better_adaptive", 0.1, 0.8),
         "early_train_loss_over_adams": 0.9,
+        **{f"accuracy_{method}": 97.0 for method in ("adabound", "sgd", "adam", "amsgrad")},
     },
 }
 

@@ -149,7 +149,9 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     said = (
         f"AdaBound's test accuracy differs by {sgd[0]:+.2f} points ({sgd[1]:+.2f} to {sgd[2]:+.2f}) from tuned SGD's "
         f"and by {adaptive[0]:+.2f} ({adaptive[1]:+.2f} to {adaptive[2]:+.2f}) from that of the better of Adam and "
-        f"AMSGrad; its early training loss is {early:.2f} times Adam's."
+        f"AMSGrad; its early training loss is {early:.2f} times Adam's. Test accuracies: "
+        + ", ".join(f"{name} {figures[f'accuracy_{name.lower()}']:.2f} %" for name in _NAMES)
+        + "."
     )
     if "map_lowest_accuracy" in figures:
         said += (
@@ -163,6 +165,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     return Judgement(Verdict.PARTLY if any(holds) else Verdict.INCONCLUSIVE, said)
 
 
+_NAMES = ("AdaBound", "SGD", "Adam", "AMSGrad")
 _AGAINST = ("over_sgd", "over_better_adaptive")
 
 
@@ -196,7 +199,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         rates.plot(
             *zip(*known, strict=True),
             color=COLOURS[0],
-            alpha=0.35,
+            alpha=0.6,
             linewidth=1.2,
             label="AdaBound" if final == 0.1 else None,
         )

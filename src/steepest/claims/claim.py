@@ -1,6 +1,7 @@
 """A claim: what a paper says, how it is tested here, and the rule for the verdict."""
 
 import datetime
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -118,7 +119,7 @@ class Claim:
             sentence=judgement.sentence,
             rule=self.rule,
             figures=dict(measured.figures),
-            series=dict(measured.series),
+            series=json.loads(json.dumps(measured.series)),  # as it will be read: lists, not tuples
             seeds=list(measured.seeds),
             budgets=dict(measured.budgets),
             versions=versions,

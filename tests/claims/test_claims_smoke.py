@@ -1,0 +1,62 @@
+"""Every claim runs at its smallest size, so that none rots, and says honestly that so little decides nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from steepest.arena.errors import BadInput
+from steepest.claims import Evidence, Size, Verdict, load, registry, reproduce
+from steepest.core.errors import UnknownName
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", sorted(registry()))
+def test_smoke(name: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    state = torch.get_rng_state()
+    evidence = reproduce(name, "smoke", tmp_path, say=said.append)
+    assert torch.equal(torch.get_rng_state(), state) or name == "lion-k"
+    assert evidence.size is Size.SMOKE
+    assert evidence.verdict is Verdict.INCONCLUSIVE
+    assert evidence.threads == 1
+    assert evidence.versions["torch"] == torch.__version__
+    assert said, "a long experiment tells what it does"
+    assert Evidence.from_json((tmp_path / f"{name}.json").read_text()) == evidence
+    claim = load(name)
+    assert evidence.rule == claim.rule
+    assert claim.decide(evidence.figures).verdict is evidence.verdict
+    page = (tmp_path / f"{name}.md").read_text()
+    assert claim.statement in page
+    assert f"({name}.svg)" in page
+    assert f"steepest reproduce {name}" in page
+    assert "<svg" in (tmp_path / f"{name}.svg").read_text()
+    assert f"]({name}.md) | {claim.statement} | **inconclusive** |" in (tmp_path / "index.md").read_text()
+
+
+def test_the_same_seed_gives_the_same_figures_and_another_gives_others() -> None:
+    first, again, other = (load("adabound").run("smoke", seed) for seed in (0, 0, 1))
+    assert first.figures == again.figures
+    assert first.figures != other.figures
+    assert not set(first.seeds) & set(other.seeds)
+
+
+def test_bad_input_is_told_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="unknown claim 'lyon'; did you mean 'lion'"):
+        reproduce("lyon")
+    with pytest.raises(BadInput, match="size must be one of smoke, laptop, full, got 'large'"):
+        reproduce("lion", "large")
+    for seed in (-1, 1.5, True):
+        with pytest.raises(BadInput, match="seed must be an integer of at least 0"):
+            load("lion").run("smoke", seed)  # type: ignore[arg-type]
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(BadInput, match=r"out: cannot write into .*file"):
+        reproduce("lion", "smoke", blocked / "folder")
