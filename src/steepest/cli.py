@@ -299,9 +299,9 @@ def _run(arguments: list[str] | None) -> int:
         if type(error).__name__ == "Abort":
             return _fail("stopped", 130)
         from .arena.errors import BadInput, Interrupted
-        from .core.errors import UnknownName
+        from .core.errors import BadReference, UnknownName
 
-        if isinstance(error, (BadInput, UnknownName)):
+        if isinstance(error, (BadInput, BadReference, UnknownName)):
             return _fail(str(error), 2)
         if isinstance(error, Interrupted):
             return _fail(str(error), 130)

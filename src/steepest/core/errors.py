@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["UnknownName", "did_you_mean"]
+__all__ = ["BadReference", "UnknownName", "did_you_mean"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -11,6 +11,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+class BadReference(ValueError):
+    """A ``"package.module:NAME"`` that does not lead to what is needed; the message says what is there."""
 
 
 class UnknownName(KeyError):
