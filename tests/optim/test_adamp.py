@@ -194,7 +194,7 @@ def test_projected_steps_let_the_norm_grow_by_their_own_length_only() -> None:
 
 
 def test_momentum_makes_the_norm_grow_as_the_paper_says() -> None:
-    """||w_T||^2 = ||w_0||^2 + lr^2 sum_t (||p_t||^2 + 2 sum_{k<t} b^{t-k} ||p_k||^2) for momentum without projection."""
+    """||w_T||^2 = ||w_0||^2 + lr^2 sum_t (||p_t||^2 + 2 sum_{k<t} b^{t-k} ||p_k||^2), without projection."""
     w, lr, beta = weight(), 0.01, 0.9
     generator = torch.Generator().manual_seed(5)
     opt = torch.optim.SGD([w], lr=lr, momentum=beta)

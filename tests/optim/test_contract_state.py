@@ -75,7 +75,7 @@ def test_loaded_state_is_a_copy(case: Case) -> None:
 @cases
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
 def test_copies_continue_alike(case: Case, way: str) -> None:
-    params, opt = started(case)
+    _, opt = started(case)
     opt.nonfinite = "skip"
     twin = pickle.loads(pickle.dumps(opt)) if way == "pickle" else copy.deepcopy(opt)
     twins = [p for group in twin.param_groups for p in group["params"]]

@@ -222,7 +222,7 @@ def _packed(run: _Runner, small: Sequence[Sequence[Tensor]]) -> None:
     run([b.view(-1, WIDTH) for b in buffers], flat=True)
     for index, (column, buffer) in enumerate(zip(columns, buffers, strict=True)):
         if index != 1:  # the gradient is not written back
-            parts: tuple[Tensor, ...] = buffer.split([*sizes, padding])  # type: ignore[no-untyped-call]
+            parts: tuple[Tensor, ...] = buffer.split([*sizes, padding])
             torch._foreach_copy_(list(column), list(parts[:-1]))
 
 
