@@ -1,5 +1,6 @@
 """Anybody's optimizer in a comparison: ``package.module:CARD``."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ TAKEN = MethodCard(name="lion", title="Lion", room="optim", family="own", summar
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "my_optimizer_module.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["/nowhere"] + __import__("sys").path)
+    monkeypatch.setattr("sys.path", ["/nowhere", *sys.path])
     return "my_optimizer_module"
 
 
