@@ -60,6 +60,8 @@ WINNER: dict[str, dict[str, Any]] = {
     "diffgrad": {
         "seeds": 6,
         **spread("points_over_adam_tuned", 0.2, 0.9),
+        **spread("points_over_adam_at_default", 0.2, 0.9),
+        **spread("points_over_adam_at_half_the_default", 0.2, 0.9),
         "best_share_of_starts_diffgrad": 90.0,
         "best_share_of_starts_adam": 80.0,
         "functions_where_diffgrad_ends_lower_less_higher": 2,

@@ -37,8 +37,8 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(40, 1, 2, 0),
-    Size.LAPTOP: _Scale(400, 8, 6, 2),
-    Size.FULL: _Scale(50_000, 5, 6, 3, full=True),
+    Size.LAPTOP: _Scale(400, 8, 8, 2),
+    Size.FULL: _Scale(50_000, 5, 8, 3, full=True),
 }
 _MAP = grid(lr=(1e-4, 1e-3, 1e-2, 1e-1), final_lr=(1e-3, 1e-2, 1e-1, 1.0))
 
@@ -48,10 +48,15 @@ def _sides(choices: int) -> tuple[Side, ...]:
         middle = (len(settings) - choices) // 2
         return settings[middle : middle + choices]
 
-    adaptive = grid(lr=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2))
+    adaptive = grid(lr=(1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1))
     return (
-        Side("AdaBound", "adabound", some(grid(final_lr=(0.1, 1.0), lr=(3e-4, 1e-3, 3e-3))), {}),
-        Side("SGD", "sgd", some(grid(lr=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0))), {"momentum": 0.9, "nesterov": False}),
+        Side("AdaBound", "adabound", some(grid(final_lr=(0.1, 1.0), lr=(3e-4, 1e-3, 3e-3, 1e-2))), {}),
+        Side(
+            "SGD",
+            "sgd",
+            some(grid(lr=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0))),
+            {"momentum": 0.9, "nesterov": False},
+        ),
         Side("Adam", "adam", some(adaptive), {}),
         Side("AMSGrad", "adam", some(adaptive), {"amsgrad": True}),
     )
@@ -240,13 +245,13 @@ CLAIM = Claim(
     paper=card("adabound").papers[0],
     test="""\
 A perceptron with two hidden layers classifies handwritten digits. AdaBound, SGD with momentum 0.9, Adam and AMSGrad
-each get the same number of settings (learning rates; for AdaBound three times two values of `lr` and `final_lr`), tuned
+each get the same number of settings (learning rates; for AdaBound four times two values of `lr` and `final_lr`), tuned
 on a validation split; the winners are trained again with fresh seeds under the same schedule (warm-up, then cosine) and
 scored on the test split. AdaBound is then run over four decades of `lr` and of `final_lr`.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "two settings, one seed, 40 steps; seconds; always inconclusive",
-        Size.LAPTOP: "scikit-learn's digits (539 training images), 6 settings and 8 seeds per side, 400 steps; minutes",
+        Size.LAPTOP: "scikit-learn's digits (539 training images), 8 settings and 8 seeds per side, 400 steps; minutes",
         Size.FULL: "MNIST's 60,000 training images as in the paper (found as `steepest.data.mnist` says), 50,000 "
         "steps of 128, 5 seeds; a day on 8 cores (the paper also trains on CIFAR-10 and Penn Treebank)",
     },

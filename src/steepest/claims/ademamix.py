@@ -54,7 +54,7 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(20, 1, 1, 1, 1, 50, 2, batch=4, width=16, layers=1, context=16, windows=16),
-    Size.LAPTOP: _Scale(400, 4, 3, 2, 3, 3000, 5),
+    Size.LAPTOP: _Scale(400, 4, 5, 2, 3, 3000, 5),
     Size.FULL: _Scale(
         20_000, 5, 5, 3, 5, 10_000, 9, 32, width=256, layers=6, context=256, windows=512, slow=0.9998, corpus=5_000_000
     ),
@@ -99,7 +99,7 @@ def _valley(steps: int, count: int) -> tuple[dict[str, float | int | None], dict
                 path.append(p.detach().tolist())
         distance = np.linalg.norm(np.nan_to_num(np.asarray(paths), nan=1e9, posinf=1e9, neginf=-1e9) - 1, axis=-1)
         settled = [int(np.flatnonzero(d >= _NEAR).max(initial=-1)) + 1 for d in distance]
-        best = min(range(len(rates)), key=settled.__getitem__)
+        best = min(range(len(rates)), key=lambda k: (settled[k], distance[k][-1]))
         key = name.lower().replace(", ", "_").replace(" ", "_").replace(".", "")
         figures[f"valley_steps_{key}"] = settled[best] if settled[best] <= steps else None
         series[name] = {
@@ -280,18 +280,23 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         valley.plot(steps, run["distance"], color=COLOURS[index], label=name.replace("beta1", "β1"))
     valley.axhline(_NEAR, color="black", linestyle="--", linewidth=1)
     valley.set_yscale("log")
-    valley.set_ylim(1e-4, 20)
+    valley.set_ylim(1e-4, 1e4)
     valley.set_xlabel("step")
     valley.set_ylabel("distance from the minimum")
     valley.set_title("Rosenbrock, best rates")
     valley.legend(loc="upper right", fontsize=8)
     for index, name in enumerate(("AdEMAMix", "AdamW")):
         points = [(float(k.split()[-1]), v) for k, v in series["loss"].items() if k.startswith(f"{name} ")]
+        aside = -0.04 if index == 0 else 0.0  # both have runs at 1
         for budget, values in points:
             known = [v for v in values if v is not None]
-            loss.plot([budget] * len(known), known, MARKERS[index], color=COLOURS[index], alpha=0.35, markersize=4)
-        means = [(b, mean(v)) for b, v in points if None not in v]
-        loss.plot(*zip(*means, strict=True), color=COLOURS[index], marker=MARKERS[index], label=name)
+            loss.plot(
+                [budget + aside] * len(known), known, MARKERS[index], color=COLOURS[index], alpha=0.35, markersize=4
+            )
+        means = [(b + aside, mean(v)) for b, v in points if None not in v]
+        loss.plot(*zip(*means, strict=True), color=COLOURS[index], marker=MARKERS[index], label=name, markersize=7)
+        if index == 0 and means:
+            loss.axhline(means[0][1], color=COLOURS[0], linestyle="--", linewidth=1)
     loss.set_xlabel("steps, in AdEMAMix's budget")
     loss.set_ylabel("test loss (nats per character)")
     loss.set_title("Language model")
@@ -302,7 +307,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     gain.axhline(0, color="black", linewidth=0.8)
     gain.set_xlabel("steps since the batch")
     gain.set_ylabel("gain on it / its largest")
-    gain.set_title("Memory of a batch seen once")
+    gain.set_title("Memory of one batch")
     gain.legend()
     return figure
 
@@ -323,7 +328,7 @@ seed.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 20 steps; seconds; always inconclusive",
-        Size.LAPTOP: "33 thousand parameters, 400 steps, 6 settings and 4 seeds per side; minutes",
+        Size.LAPTOP: "33 thousand parameters, 400 steps, 10 settings and 4 seeds per side; minutes",
         Size.FULL: "5 million parameters, 20,000 steps of 32 windows of 256 characters, 15 settings and 5 seeds per "
         "side; a few days on one GPU (the paper's own runs, 110 M parameters and up on RedPajama, need its data)",
     },

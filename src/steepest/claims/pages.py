@@ -101,7 +101,7 @@ def index_page(entries: "Sequence[Entry]") -> str:
         *_table(("method", "claim", "verdict", "date", "size"), rows),
         "",
         "- **reproduced**: the figures show what the claim says.",
-        "- **partly**: a part of it, and nothing against the rest.",
+        "- **partly**: a part of it; the page says which part, and what speaks against the rest.",
         "- **not reproduced**: the figures speak against it.",
         "- **inconclusive**: the figures do not decide, for want of seeds or because they spread too wide.",
     ]
