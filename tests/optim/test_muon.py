@@ -50,7 +50,7 @@ def test_paper(nesterov: bool, scale: str) -> None:
     against_numpy(Muon, muon, chosen, shapes=SHAPES, tolerance=1e-8)
 
 
-@pytest.mark.parametrize(("kind", "allowed"), [("polar-express", 0.1), ("newton-schulz", 0.45)])
+@pytest.mark.parametrize(("kind", "allowed"), [("polar-express", 0.21), ("newton-schulz", 0.45)])
 def test_iterations_step_nearly_like_the_exact_factor(kind: Any, allowed: float) -> None:
     params, twins = parameters(((12, 40), (40, 12))), parameters(((12, 40), (40, 12)))
     before = [p.detach().clone() for p in params]
