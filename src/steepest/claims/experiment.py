@@ -84,8 +84,10 @@ def tune(context: Context, task: Task, side: Side, steps: int) -> Tuned:
     """The setting of the grid that scores best on the validation split after ``steps`` steps.
 
     Raises:
+        DataNotFound: the task's data are missing.
         RuntimeError: no setting came through; the message has the reasons.
     """
+    task.splits()  # inside a run, missing data would look like a failure of the method
     scores: list[float | None] = []
     reasons = []
     for number, settings in enumerate(side.grid, 1):

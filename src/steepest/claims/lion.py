@@ -183,8 +183,8 @@ CLAIM = Claim(
 A small decoder-only transformer learns to predict the characters of Python's standard library. Lion and AdamW are each
 tuned at every batch size over the same learning rates (3e-4 to 3e-2 at laptop size) and as many weight decays (Lion's
 10 times higher, as the authors advise), with the momenta that the authors use for language models. Every run sees the
-same number of windows, whatever the batch size, under the same schedule (warm-up, then cosine): at laptop size 768, 192 and
-48 steps, which is short. The winners are trained again with fresh seeds, and scored on held-out text.""",
+same number of windows, whatever the batch size, under the same schedule (warm-up, then cosine): at laptop size 768, 192
+and 48 steps, which is short. The winners are trained again with fresh seeds, and scored on held-out text.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, a transformer of width 16; seconds; always inconclusive",

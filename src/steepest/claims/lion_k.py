@@ -167,8 +167,9 @@ def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[flo
 def _network(decay: float, steps: int, seed: int) -> dict[str, Any]:
     """A perceptron on digits under Lion with a constant rate: its weights against the box, and its accuracy."""
     data = digits()
-    torch.manual_seed(seed)
-    model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
     rate = 1e-3
     optimizer = Lion(model.parameters(), lr=rate, weight_decay=decay)
     generator = torch.Generator().manual_seed(seed)
