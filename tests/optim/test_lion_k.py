@@ -1,4 +1,4 @@
-"""Lion-K against its equations, Lion, Muon, and what its theory promises: constraint, fixed point, Lyapunov function."""
+"""Lion-K against its equations, Lion, Muon, and its theory: constraint, fixed point, Lyapunov function."""
 
 import math
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy
 from optim_helpers import assert_close, assert_same, gradients, parameters, run
+from oracle_helpers import against_numpy
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ def kappa_gradient(kind: str, z: Any, p: float, epsilon: float, k: int) -> Any:
         chosen[order] = np.sign(z.ravel()[order])
         return chosen.reshape(z.shape)
     if kind == "nuclear":
-        u, s, vt = np.linalg.svd(z.reshape(z.shape[0] if z.ndim > 1 else 1, -1), full_matrices=False)
+        u, _s, vt = np.linalg.svd(z.reshape(z.shape[0] if z.ndim > 1 else 1, -1), full_matrices=False)
         return (u @ vt).reshape(z.shape)
     return z
 

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracle_helpers import against_numpy
 from optim_helpers import assert_close, gradients, parameters, run
+from oracle_helpers import against_numpy
 from torch import nn
 
 from steepest.optim import Muon
