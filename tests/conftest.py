@@ -23,7 +23,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get(outcome, []):
             if getattr(report, "when", "") == "call" and report.nodeid.startswith(_CONTRACT):
                 checked[outcome] += 1
-                methods.update(re.findall(r"\[(?:.*\.)?@([\w-]+)", report.nodeid))
+                methods.update(re.findall(r"@([a-z]+(?:-k)?)(?![a-z])", report.nodeid))
     if checked:
         terminalreporter.write_line(
             f"optimizer contract: {sum(checked.values())} cases of method x clause over {len(methods)} methods, "

@@ -61,7 +61,7 @@ def polar_express_coefficients(lower: float, steps: int) -> tuple[tuple[float, f
 def _minimax_quintic(low: float, high: float) -> tuple[float, float, float]:
     import numpy as np
 
-    if high / low - 1 < 5e-6:  # the exchange is ill-conditioned on a point; the limit is the Pade quintic
+    if high / low - 1 < 2e-4:  # the exchange is ill-conditioned on a point; the limit is the Pade quintic
         scale = 2 / (low + high)
         return 1.875 * scale, -1.25 * scale**3, 0.375 * scale**5
     inner = ((3 * low + high) / 4, (low + 3 * high) / 4)
