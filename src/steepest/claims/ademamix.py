@@ -18,7 +18,7 @@ from steepest.optim import AdEMAMix
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, difference, grid, mean, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, difference, grid, mean, parts, repeat, too_few, tune
 from .figure import COLOURS, MARKERS, band, canvas
 
 if TYPE_CHECKING:
@@ -264,6 +264,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         f"AdamW {100 * figures['part_kept_adamw']:.0f} % (difference {100 * kept[0]:+.0f} points, "
         f"{100 * kept[1]:+.0f} to {100 * kept[2]:+.0f})."
     )
+    said = parts([valley, better, efficient, keeps], said)
     if valley and better and efficient and keeps:
         return Judgement(Verdict.REPRODUCED, said)
     if loss[1] > 0 or kept[2] < 0:
@@ -324,7 +325,8 @@ library: both sides are tuned over as many settings (learning rate, and alpha or
 AdamW is then also given 1.5 and 2 times the steps. Alpha and beta3 are warmed up over the run, as the authors do; at
 laptop size beta3 is 0.99, so that the slow average spans a quarter of the run. For forgetting, one held-out batch takes
 the place of a training batch at half time, and its loss is compared with that in the undisturbed run of the same
-seed.""",
+seed. """
+    + WIDENED,
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 20 steps; seconds; always inconclusive",

@@ -16,7 +16,7 @@ from .book import Entry, ledger, reproduce, rewrite_pages, writable, write_index
 from .claim import check_size
 from .entries import load, registry
 from .evidence import Evidence, Verdict
-from .pages import number
+from .pages import figure_rows
 
 __all__ = ["claims_command", "reproduce_command"]
 
@@ -117,12 +117,9 @@ def _print(evidence: Evidence, console: Console) -> None:
     colour = _COLOURS[evidence.verdict.value]
     console.print(f"{evidence.method}: [bold {colour}]{evidence.verdict.value}[/]", highlight=False)
     console.print(evidence.sentence, highlight=False)
-    shown = {name: value for name, value in evidence.figures.items() if not name.endswith(("_low", "_high"))}
     table = Table("figure", "value", box=None, header_style="dim")
-    for name, value in shown.items():
-        ends = [evidence.figures.get(f"{name}_{end}") for end in ("low", "high")]
-        between = f"  ({number(ends[0])} to {number(ends[1])})" if None not in ends else ""
-        table.add_row(name, number(value) + between)
+    for name, value in figure_rows(evidence.figures):
+        table.add_row(name, value)
     console.print(table)
     console.print(
         f"size {evidence.size.value}, {len(evidence.seeds)} seeds, {evidence.threads} threads, {evidence.seconds} s",

@@ -13,7 +13,7 @@ from steepest.optim import DiffGrad
 
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, difference, grid, mean, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, difference, grid, mean, parts, repeat, too_few, tune
 from .figure import COLOURS, MARKERS, canvas
 from .handwriting import handwriting
 
@@ -219,6 +219,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         f"({gain[1]:+.2f} to {gain[2]:+.2f}); at the rate 1e-3 by {plain} from Adam's at 1e-3, and by {half} from "
         "Adam's at 5e-4."
     )
+    said = parts([printed, beyond, better], said)
     if printed and beyond and better:
         return Judgement(Verdict.REPRODUCED, said)
     if (worse and not beyond) or not (printed or better):
@@ -282,7 +283,8 @@ Where gradients change little, diffGrad is Adam at half the learning rate, so th
 toy functions (start -1, rate 0.1, betas 0.95 and 0.999, 300 steps) the ends of Adam, Adam at half the rate and diffGrad
 are compared, then the share of starts in [-1.5, 1.5] that reach the global minimum, over learning rates from 0.01 to 1.
 A convolutional network classifies handwritten digits with diffGrad and Adam: tuned over the same learning rates on a
-validation split, and at the default rate as in the paper, each with the same fresh seeds and schedule.""",
+validation split, and at the default rate as in the paper, each with the same fresh seeds and schedule. """
+    + WIDENED,
     rule=RULE,
     sizes={
         Size.SMOKE: "one learning rate, one seed, 20 steps; seconds; always inconclusive",

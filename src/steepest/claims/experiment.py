@@ -26,6 +26,7 @@ from .evidence import Judgement, Verdict
 
 __all__ = [
     "ENOUGH",
+    "WIDENED",
     "Interval",
     "Side",
     "Tuned",
@@ -33,6 +34,7 @@ __all__ = [
     "grid",
     "interval",
     "mean",
+    "parts",
     "repeat",
     "too_few",
     "tune",
@@ -41,6 +43,11 @@ __all__ = [
 
 #: With fewer scored seeds than this, no claim that rests on training is decided.
 ENOUGH = 3
+#: What the pages tell of how the ranges of learning rates came about.
+WIDENED = (
+    "The ranges of learning rates were widened once, for all sides alike, because winners of a first run lay at their "
+    "edges; the rule was not touched."
+)
 
 
 def grid(**choices: Sequence[Any]) -> tuple[dict[str, Any], ...]:
@@ -174,3 +181,18 @@ def too_few(seeds: int) -> Judgement:
     """The judgement of an experiment with fewer than :data:`ENOUGH` seeds."""
     counted = "one seed is" if seeds == 1 else f"{seeds} seeds are"
     return Judgement(Verdict.INCONCLUSIVE, f"{counted.capitalize()} too few to decide; {ENOUGH} are needed.")
+
+
+def parts(holds: Sequence[bool], said: str) -> str:
+    """A sentence with, in front, which numbered parts of the rule hold and which do not."""
+
+    def listed(wanted: bool) -> str:
+        numbers = [str(number) for number, held in enumerate(holds, 1) if held is wanted]
+        together = " and ".join(filter(None, (", ".join(numbers[:-1]), *numbers[-1:])))
+        return f"{'Part' if len(numbers) == 1 else 'Parts'} {together}" if numbers else ""
+
+    yes, no = listed(True), listed(False)
+    plural = "s" if yes.startswith("Part ") else ""
+    told = [f"{yes} hold{plural}"] if yes else []
+    told += [f"{no} do{'es' if no.startswith('Part ') else ''} not hold"] if no else []
+    return f"{'; '.join([told[0], *(t[0].lower() + t[1:] for t in told[1:])])}. {said}"

@@ -9,7 +9,7 @@ from steepest.catalogue import card
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, difference, grid, interval, mean, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, difference, grid, interval, mean, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ A small decoder-only transformer learns to predict the characters of Python's st
 tuned at every batch size over the same learning rates (3e-4 to 3e-2 at laptop size) and as many weight decays (Lion's
 10 times higher, as the authors advise), with the momenta that the authors use for language models. Every run sees the
 same number of windows, whatever the batch size, under the same schedule (warm-up, then cosine): at laptop size 768, 192
-and 48 steps, which is short. The winners are trained again with fresh seeds, and scored on held-out text.""",
+and 48 steps, which is short. The winners are trained again with fresh seeds, and scored on held-out text. """
+    + WIDENED,
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, a transformer of width 16; seconds; always inconclusive",

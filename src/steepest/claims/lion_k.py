@@ -15,7 +15,7 @@ from steepest.optim import Lion, LionK
 
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, too_few
+from .experiment import ENOUGH, parts, too_few
 from .figure import COLOURS, canvas
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     """The rule."""
     if figures["seeds"] < ENOUGH:
         return too_few(figures["seeds"])
-    parts = [
+    holds = [
         figures["largest_above_decay_bound"] <= EXACT and figures["outward_decay_relative_error"] <= EXACT,
         figures["largest_rise_of_violation"] <= EXACT and figures["digits_largest_over_box"] <= 1e-5,
         figures["largest_solution_gap"] <= SOLVED,
@@ -301,10 +301,10 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         f"{100 * figures['largest_lyapunov_rise_over_fall']:.2g} % of its fall; on digits up to "
         f"{100 * figures['digits_most_weights_at_edge']:.0f} % of the weights end within 2 % of the box's edge."
     )
-    if all(parts):
+    said = parts(holds, said)
+    if all(holds):
         return Judgement(Verdict.REPRODUCED, said)
-    failed = "Failed: part " + " and ".join(str(k) for k, good in enumerate(parts, 1) if not good) + ". "
-    return Judgement(Verdict.PARTLY if parts[0] and parts[1] else Verdict.NOT_REPRODUCED, failed + said)
+    return Judgement(Verdict.PARTLY if holds[0] and holds[1] else Verdict.NOT_REPRODUCED, said)
 
 
 def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":

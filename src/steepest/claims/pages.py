@@ -9,7 +9,7 @@ from .evidence import Evidence, Size
 if TYPE_CHECKING:
     from .book import Entry
 
-__all__ = ["claim_page", "index_page", "number", "sizes_table"]
+__all__ = ["claim_page", "figure_rows", "index_page", "number"]
 
 
 def claim_page(claim: Claim, evidence: Evidence) -> str:
@@ -43,13 +43,19 @@ def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
     yield f"steepest reproduce {claim.method}"
     yield "```"
     yield ""
-    yield from sizes_table(claim.sizes)
+    yield from _sizes(claim.sizes)
     yield ""
     yield "## The figures"
     yield ""
-    yield "Intervals (`low`, `high`) are 95 % bootstrap intervals over the seeds; differences are paired by seed."
+    yield "In brackets: 95 % bootstrap intervals over the seeds; differences are paired by seed."
     yield ""
-    yield from _table(("figure", "value"), ((f"`{n}`", number(v)) for n, v in evidence.figures.items()))
+    yield from _table(("figure", "value"), ((f"`{n}`", value) for n, value in figure_rows(evidence.figures)))
+    if settings := evidence.series.get("settings"):
+        yield ""
+        yield "Settings that won the tuning:"
+        yield ""
+        rows = ((side, ", ".join(f"`{k}={v}`" for k, v in chosen.items())) for side, chosen in settings.items())
+        yield from _table(("side", "settings"), rows)
     yield ""
     yield "## Measured with"
     yield ""
@@ -71,7 +77,17 @@ def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
     yield from _table(("", ""), ((k.replace("_", " "), str(v)) for k, v in facts.items()))
 
 
-def sizes_table(sizes: Mapping[Size, str]) -> Iterator[str]:
+def figure_rows(figures: Mapping[str, float | int | None]) -> Iterator[tuple[str, str]]:
+    """Names and values of the figures; an interval stands behind its mean."""
+    for name, value in figures.items():
+        if name.removesuffix("_low").removesuffix("_high") != name:
+            continue
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        between = "" if low is None or high is None else f" ({number(low)} to {number(high)})"
+        yield name, number(value) + between
+
+
+def _sizes(sizes: Mapping[Size, str]) -> Iterator[str]:
     """What each size runs and needs."""
     yield from _table(("size", "what it runs"), ((f"`--size {s.value}`", text) for s, text in sizes.items()))
 
