@@ -38,7 +38,7 @@ EXACT = 1e-9
 #: Frank-Wolfe gap at the end, relative to the gap at the start.
 SOLVED = 1e-2
 #: What H may rise in all, relative to its fall.
-RISE = 1e-2
+RISE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,12 @@ def _conjugate(kappa: str, y: Tensor, epsilon: float) -> Tensor:
 
 
 def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[float], float, float]:
-    """H along Lion-K as the Euler scheme of its flow, on a random function that is not convex: (H, fall, rise).
+    """H along Lion-K as the Euler scheme of its flow, on a random function that is not convex.
+
+    Returns:
+        H, all its rises over all its falls, and the same for the objective alone (H without its last term), which
+        momentum lets rise.
+
 
     With step size ``h`` the flow ``x' = dK(m - e (f' + g m)) - l x``, ``m' = -a f' - g m`` (a = g) is LionK with
     ``beta1 = 1 - e g`` and ``beta2 = 1 - h g``; its ``m`` has the opposite sign.
@@ -149,7 +154,7 @@ def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[flo
         [x], lr=rate, betas=(1 - inner * gamma, 1 - rate * gamma), weight_decay=decay, kappa=kappa, epsilon=epsilon
     )  # type: ignore[arg-type]
     weight = (1 - inner * gamma) / (1 + inner * decay)
-    values = []
+    values, objective = [], []
     for _ in range(round(time / rate) + 1):
         x.grad = None
         loss = torch.sin(w @ x + phase).sum()
@@ -158,10 +163,16 @@ def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[flo
             m = -optimizer.state[x]["momentum"] if optimizer.state[x] else torch.zeros_like(x)
             conjugate = _conjugate(kappa, decay * x, epsilon)
             pair = conjugate + value(kappa, m, epsilon=epsilon) - decay * (m * x).sum()
-            values.append(float(gamma * loss + gamma / decay * conjugate + weight * pair))
+            objective.append(float(gamma * loss + gamma / decay * conjugate))
+            values.append(objective[-1] + weight * float(pair))
         optimizer.step()
+    return values, _rises(values), _rises(objective)
+
+
+def _rises(values: list[float]) -> float:
+    """The sum of all rises over the sum of all falls."""
     changes = np.diff(values)
-    return values, float(-changes[changes < 0].sum()), float(changes[changes > 0].sum())
+    return float(changes[changes > 0].sum() / -changes[changes < 0].sum())
 
 
 def _network(decay: float, steps: int, seed: int) -> dict[str, Any]:
@@ -229,8 +240,9 @@ def measure(context: Context) -> Measured:
         for rate in rates:
             context.say(f"Lyapunov function, {kappa}, step size {rate:g}")
             runs = [_lyapunov(kappa, rate, scale.flow * rates[-1], seed) for seed in seeds]
-            rises.append(max(rise / fall for _, fall, rise in runs))
+            rises.append(max(rise for _, rise, _ in runs))
         figures[f"lyapunov_rise_over_fall_{kappa}"] = rises[-1]
+        figures[f"objective_rise_over_fall_{kappa}"] = max(rise for _, _, rise in runs)
         values = runs[0][0]
         keep = np.unique(np.geomspace(1, len(values), 120).astype(int)) - 1
         series["lyapunov"][kappa] = {
@@ -275,7 +287,8 @@ Four parts, over all seeds and norms (everything but digits in float64):
    never exceeds what part 1 allows by more than 1e-5 of it (float32);
 3. the Frank-Wolfe gap at the end, which bounds the distance to the constrained minimum, is below {100 * SOLVED:g} % of
    that at the start;
-4. the Lyapunov function H rises by less than {100 * RISE:g} % of its fall, in all, at the smallest step size.
+4. the Lyapunov function H rises by less than {100 * RISE:g} % of its fall, in all, at the smallest step size (the
+   objective alone does rise: a figure tells by how much).
 
 - **reproduced**: all four. **partly**: parts 1 and 2, but not both of 3 and 4. **not reproduced**: part 1 or 2 fails.
 - **inconclusive**: fewer than {ENOUGH} seeds."""
@@ -292,13 +305,14 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         figures["largest_lyapunov_rise_over_fall"] <= RISE,
     ]
     worst = {name: figures[f"largest_{name}"] for name in ("above_decay_bound", "rise_of_violation", "solution_gap")}
+    rise = figures["largest_lyapunov_rise_over_fall"]
+    energy = f"rises by {100 * rise:.1e} % of its fall" if rise > 0 else "never rises"
     said = (
         "The violation decays as (1 - lr lambda)^t "
         f"(relative error {figures['outward_decay_relative_error']:.1e}; never "
         f"above it by more than {worst['above_decay_bound']:.1e}) and never rises by more than "
         f"{worst['rise_of_violation']:.1e}; the gap to the constrained minimum ends at "
-        f"{100 * worst['solution_gap']:.2g} % of its start; the Lyapunov function rises by "
-        f"{100 * figures['largest_lyapunov_rise_over_fall']:.2g} % of its fall; on digits up to "
+        f"{100 * worst['solution_gap']:.2g} % of its start; the Lyapunov function {energy}; on digits up to "
         f"{100 * figures['digits_most_weights_at_edge']:.0f} % of the weights end within 2 % of the box's edge."
     )
     said = parts(holds, said)
