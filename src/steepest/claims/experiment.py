@@ -46,7 +46,7 @@ ENOUGH = 3
 #: What the pages tell of how the ranges of learning rates came about.
 WIDENED = (
     "The ranges of learning rates were widened once, for all sides alike, because winners of a first run lay at their "
-    "edges; the rule was not touched."
+    "edges."
 )
 
 
