@@ -33,7 +33,7 @@ def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
     yield ""
     yield "## The rule for the verdict"
     yield ""
-    yield "Fixed before the figures were seen."
+    yield "Fixed before the figures were seen; a change since then is told above."
     yield ""
     yield evidence.rule
     yield ""
