@@ -122,7 +122,7 @@ def _print(evidence: Evidence, console: Console) -> None:
         table.add_row(name, value)
     console.print(table)
     console.print(
-        f"size {evidence.size.value}, {len(evidence.seeds)} seeds, {evidence.threads} threads, {evidence.seconds} s",
+        f"size {evidence.size.value}, seeds: {len(evidence.seeds)}, threads: {evidence.threads}, {evidence.seconds} s",
         style="dim",
         highlight=False,
     )

@@ -35,7 +35,8 @@ def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
     yield ""
     yield "Fixed before the figures were seen; a change since then is told above."
     yield ""
-    yield evidence.rule
+    # Without a paragraph between them, Markdown takes the bullets for a continuation of a numbered list.
+    yield evidence.rule.replace("\n\n- **", "\n\nThe verdict:\n\n- **", 1)
     yield ""
     yield "## Run it"
     yield ""
@@ -99,7 +100,7 @@ def index_page(entries: "Sequence[Entry]") -> str:
             f"[{e.title}]({e.method}.md)" if e.evidence else e.title,
             e.claim,
             f"**{e.verdict}**" if e.evidence else e.verdict,
-            e.evidence.date if e.evidence else "",
+            e.evidence.date.replace("-", "\u2011") if e.evidence else "",  # hyphens that do not break
             e.evidence.size.value if e.evidence else "",
         )
         for e in entries
