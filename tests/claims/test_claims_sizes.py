@@ -7,7 +7,7 @@ from steepest.claims import Size, adabound, adamp, ademamix, lion
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
-from steepest.claims.lion_k import _lyapunov
+from steepest.claims.lion_k_runs import lyapunov
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -64,6 +64,6 @@ def test_all_starts_and_functions_descend_as_if_alone() -> None:
 
 def test_the_lyapunov_function_falls_where_the_objective_rises() -> None:
     # The check has teeth: over the same path the objective alone, H without its coupling term, goes up at times.
-    runs = [_lyapunov("ridge", 0.02, 8.0, seed) for seed in (3, 4, 5)]
+    runs = [lyapunov("ridge", 0.02, 8.0, seed) for seed in (3, 4, 5)]
     assert max(rise for _, rise, _ in runs) < 1e-12
     assert max(objective for _, _, objective in runs) > 1e-4

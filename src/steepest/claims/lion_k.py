@@ -5,18 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from steepest.catalogue import card
-from steepest.core.norms import dual_norm, value
-from steepest.data import digits
-from steepest.optim import Lion, LionK
 
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
 from .experiment import ENOUGH, parts, too_few
 from .figure import COLOURS, canvas
+from .lion_k_runs import constrained, lyapunov, network, outward
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +28,6 @@ _KAPPAS: dict[str, dict[str, Any]] = {
     "top-k": {"k": 5},
     "nuclear": {},
 }
-_RADIUS = 1.0
 #: Part of the violation at the start that may be left over rounding.
 EXACT = 1e-9
 #: Frank-Wolfe gap at the end, relative to the gap at the start.
@@ -57,163 +52,6 @@ _SCALES = {
 }
 
 
-def _quadratic(generator: torch.Generator, rows: int = 6, columns: int = 5) -> tuple[Tensor, Tensor]:
-    """``f(x) = 1/2 <x - target, H (x - target)>`` with a target far outside every ball: Hessian and target."""
-    n = rows * columns
-    root = torch.randn(n, n, generator=generator, dtype=torch.float64)
-    return root @ root.T / n + 0.1 * torch.eye(n, dtype=torch.float64), 3 * torch.randn(
-        rows, columns, generator=generator, dtype=torch.float64
-    )
-
-
-def _gap(kappa: str, x: Tensor, gradient: Tensor, settings: Mapping[str, Any]) -> float:
-    """The Frank-Wolfe gap over the ball of radius 1: an upper bound of ``f(x) - min f`` for x inside.
-
-    The largest ``<-gradient, v>`` over the dual ball is the norm itself, so the bound needs no second solver.
-    """
-    return float((gradient * x).sum() + _RADIUS * value(kappa, gradient, **settings))
-
-
-def _constrained(kappa: str, settings: Mapping[str, Any], steps: int, seed: int, scale: float) -> dict[str, Any]:
-    """To the solution of the constrained problem from a start at ``scale`` times the radius."""
-    generator = torch.Generator().manual_seed(seed)
-    hessian, target = _quadratic(generator)
-
-    def gradient(x: Tensor) -> Tensor:
-        return (hessian @ (x - target).flatten()).reshape(x.shape)
-
-    def violation(x: Tensor) -> float:
-        return max(0.0, float(dual_norm(kappa, x, **settings)) - _RADIUS)
-
-    edge = torch.randn(target.shape, generator=generator, dtype=torch.float64)
-    edge = _RADIUS * edge / dual_norm(kappa, edge, **settings)
-    x = (scale * edge).requires_grad_()
-    rate = 0.02
-    optimizer = LionK([x], lr=rate, weight_decay=1 / _RADIUS, kappa=kappa, **settings)  # type: ignore[arg-type]
-    found = [violation(x.detach())]
-    above = rise = 0.0
-    factor = 1.0
-    half = steps // 2
-    for step in range(steps):
-        # Constant while the ball is approached, then down to nothing: with a constant rate the iterates end in a band
-        # around the solution as wide as the rate.
-        now = rate if step < half else rate * (1 - (step - half) / (steps - half))
-        optimizer.param_groups[0]["lr"] = now
-        x.grad = gradient(x.detach())
-        optimizer.step()
-        factor *= 1 - now / _RADIUS
-        found.append(violation(x.detach()))
-        above = max(above, found[-1] - factor * found[0])
-        rise = max(rise, found[-1] - found[-2])
-    gap = _gap(kappa, x.detach(), gradient(x.detach()), settings)
-    return {
-        "violation": found,
-        "above_bound": above,
-        "rise": rise,
-        "gap": max(gap, 0.0) / _gap(kappa, edge, gradient(edge), settings),
-    }
-
-
-def _outward(seed: int) -> float:
-    """How far the violation is from ``(1 - lr lambda)^t`` times its start when the gradient pushes outwards."""
-    generator = torch.Generator().manual_seed(seed)
-    sign = torch.where(torch.rand(20, generator=generator) < 0.5, -1.0, 1.0).double()
-    x = (sign * (1.5 + torch.rand(20, generator=generator, dtype=torch.float64))).requires_grad_()
-    start = x.detach().abs() - _RADIUS
-    optimizer = LionK([x], lr=0.01, weight_decay=1 / _RADIUS)
-    error = 0.0
-    for step in range(1, 301):
-        x.grad = -sign
-        optimizer.step()
-        error = max(error, float(((x.detach().abs() - _RADIUS) / (start * 0.99**step) - 1).abs().max()))
-    return error
-
-
-def _conjugate(kappa: str, y: Tensor, epsilon: float) -> Tensor:
-    """``K*`` inside its domain."""
-    return {"ridge": 0.5, "huber": 0.5 * epsilon, "l1": 0.0}[kappa] * (y * y).sum()
-
-
-def _lyapunov(kappa: str, rate: float, time: float, seed: int) -> tuple[list[float], float, float]:
-    """H along Lion-K as the Euler scheme of its flow, on a random function that is not convex.
-
-    Returns:
-        H, all its rises over all its falls, and the same for the objective alone (H without its last term), which
-        momentum lets rise.
-
-
-    With step size ``h`` the flow ``x' = dK(m - e (f' + g m)) - l x``, ``m' = -a f' - g m`` (a = g) is LionK with
-    ``beta1 = 1 - e g`` and ``beta2 = 1 - h g``; its ``m`` has the opposite sign.
-    """
-    dimension, decay, gamma, inner, epsilon = 8, 1.0, 1.0, 0.1, 0.5
-    generator = torch.Generator().manual_seed(seed)
-    w = torch.randn(dimension, dimension, generator=generator, dtype=torch.float64)
-    phase = 3 * torch.randn(dimension, generator=generator, dtype=torch.float64)
-    x = (0.5 * (2 * torch.rand(dimension, generator=generator, dtype=torch.float64) - 1)).requires_grad_()
-    optimizer = LionK(
-        [x], lr=rate, betas=(1 - inner * gamma, 1 - rate * gamma), weight_decay=decay, kappa=kappa, epsilon=epsilon
-    )  # type: ignore[arg-type]
-    weight = (1 - inner * gamma) / (1 + inner * decay)
-    values, objective = [], []
-    for _ in range(round(time / rate) + 1):
-        x.grad = None
-        loss = torch.sin(w @ x + phase).sum()
-        loss.backward()
-        with torch.no_grad():
-            m = -optimizer.state[x]["momentum"] if optimizer.state[x] else torch.zeros_like(x)
-            conjugate = _conjugate(kappa, decay * x, epsilon)
-            pair = conjugate + value(kappa, m, epsilon=epsilon) - decay * (m * x).sum()
-            objective.append(float(gamma * loss + gamma / decay * conjugate))
-            values.append(objective[-1] + weight * float(pair))
-        optimizer.step()
-    return values, _rises(values), _rises(objective)
-
-
-def _rises(values: list[float]) -> float:
-    """The sum of all rises over the sum of all falls."""
-    changes = np.diff(values)
-    return float(changes[changes > 0].sum() / -changes[changes < 0].sum())
-
-
-def _network(decay: float, steps: int, seed: int) -> dict[str, Any]:
-    """A perceptron on digits under Lion with a constant rate: its weights against the box, and its accuracy."""
-    data = digits()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
-    rate = 1e-3
-    optimizer = Lion(model.parameters(), lr=rate, weight_decay=decay)
-    generator = torch.Generator().manual_seed(seed)
-    radius = 1 / decay if decay else None
-
-    def largest() -> float:
-        return max(float(p.detach().abs().max()) for p in model.parameters())
-
-    start = max(largest() - radius, 0.0) if radius else 0.0
-    worst = 0.0
-    for step in range(1, steps + 1):
-        rows = torch.randint(len(data.train.targets), (64,), generator=generator)
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(data.train.inputs[rows]), data.train.targets[rows]).backward()
-        optimizer.step()
-        if radius:
-            allowed = radius + start * (1 - rate * decay) ** step
-            worst = max(worst, largest() / allowed - 1)
-    weights = torch.cat([p.detach().flatten() for p in model.parameters() if p.dim() == 2])
-    with torch.no_grad():
-        accuracy = float((model(data.test.inputs).argmax(1) == data.test.targets).float().mean())
-    edge = float((weights.abs() > 0.98 * radius).float().mean()) if radius else 0.0
-    limit = 1.05 * (radius if radius else float(weights.abs().max()))
-    counts, edges = np.histogram(weights.numpy(), bins=61, range=(-limit, limit))
-    return {
-        "over_box": worst,
-        "at_edge": edge,
-        "accuracy": accuracy,
-        "counts": (counts / counts.sum()).tolist(),
-        "edges": edges.tolist(),
-    }
-
-
 def measure(context: Context) -> Measured:
     """The four parts of the claim, one after the other."""
     scale = _SCALES[context.size]
@@ -222,11 +60,11 @@ def measure(context: Context) -> Measured:
     series: dict[str, Any] = {"violation": {}, "lyapunov": {}, "weights": {}}
 
     context.say("decay of the violation")
-    figures["outward_decay_relative_error"] = max(_outward(seed) for seed in seeds)
+    figures["outward_decay_relative_error"] = max(outward(seed) for seed in seeds)
     for kappa, settings in _KAPPAS.items():
         context.say(f"constrained problems, {kappa}")
-        outside = [_constrained(kappa, settings, scale.steps, seed, 5.0) for seed in seeds]
-        inside = [_constrained(kappa, settings, scale.steps, seed, 0.5) for seed in seeds]
+        outside = [constrained(kappa, settings, scale.steps, seed, 5.0) for seed in seeds]
+        inside = [constrained(kappa, settings, scale.steps, seed, 0.5) for seed in seeds]
         figures[f"above_decay_bound_{kappa}"] = max(f["above_bound"] for f in outside)
         figures[f"rise_of_violation_{kappa}"] = max(f["rise"] for f in (*outside, *inside))
         figures[f"solution_gap_{kappa}"] = max(f["gap"] for f in (*outside, *inside))
@@ -239,7 +77,7 @@ def measure(context: Context) -> Measured:
         rises = []
         for rate in rates:
             context.say(f"Lyapunov function, {kappa}, step size {rate:g}")
-            runs = [_lyapunov(kappa, rate, scale.flow * rates[-1], seed) for seed in seeds]
+            runs = [lyapunov(kappa, rate, scale.flow * rates[-1], seed) for seed in seeds]
             rises.append(max(rise for _, rise, _ in runs))
         figures[f"lyapunov_rise_over_fall_{kappa}"] = rises[-1]
         figures[f"objective_rise_over_fall_{kappa}"] = max(rise for _, _, rise in runs)
@@ -257,7 +95,7 @@ def measure(context: Context) -> Measured:
 
     for decay in scale.decays:
         context.say(f"digits, decay {decay:g}")
-        found = [_network(decay, scale.network, seed) for seed in seeds]
+        found = [network(decay, scale.network, seed) for seed in seeds]
         name = f"decay_{decay:g}"
         figures[f"digits_accuracy_{name}"] = float(np.mean([f["accuracy"] for f in found]))
         figures[f"digits_weights_at_edge_{name}"] = float(np.mean([f["at_edge"] for f in found]))
@@ -373,8 +211,8 @@ CLAIM = Claim(
     statement=card("lion-k").claim,
     paper=card("lion-k").papers[0],
     test="""\
-Random quadratics whose minimum lies far outside the unit ball of the dual norm are minimized with weight decay 1, from a
-start at five times the radius and from one at half of it, for six functions K. The violation is followed step by step;
+Random quadratics whose minimum lies far outside the unit ball of the dual norm are minimized with weight decay 1,
+from starts at five times the radius and at half of it, for six functions K. The violation is followed step by step;
 the end is judged by the Frank-Wolfe gap, an upper bound of the distance to the constrained minimum that needs no other
 solver. The Lyapunov function is followed on random functions that are not convex, at step sizes down to 0.01, for two
 smooth K, for which the flow is well defined. A perceptron is trained with Lion on scikit-learn's digits at a constant
