@@ -9,7 +9,7 @@ from optim_helpers import CASES, OURS, SHAPES, Case, assert_close, cosine, gradi
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
-from steepest.core import engine
+from steepest.core import kernel
 from steepest.optim import Lion, LionK
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
@@ -133,7 +133,7 @@ def no_fallback() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="torch.compile failed")
         yield
-    assert not engine.compiler_is_broken()
+    assert not kernel.compiler_is_broken()
 
 
 # Inductor of torch 2.13 cannot compile row norms (KeyError: 'buf7'), so "rows" runs eagerly, see below.
@@ -209,17 +209,17 @@ def test_a_failing_compiler_falls_back_with_one_warning(monkeypatch: pytest.Monk
 
         return call
 
-    monkeypatch.setattr(engine.torch, "compile", broken)
-    monkeypatch.setattr(engine, "_compiled", {})
-    monkeypatch.setattr(engine, "_failed", set())
-    monkeypatch.setattr(engine, "_broken_compiler", False)
+    monkeypatch.setattr(kernel.torch, "compile", broken)
+    monkeypatch.setattr(kernel, "_compiled", {})
+    monkeypatch.setattr(kernel, "_failed", set())
+    monkeypatch.setattr(kernel, "_broken_compiler", False)
     params, twins = parameters(), parameters()
     grads = gradients(params, 3)
     opt, twin = Lion(params, lr=0.1, engine="compiled"), Lion(twins, lr=0.1, engine="eager")
     with pytest.warns(RuntimeWarning, match="torch.compile failed for the rule 'lion' .no C.. compiler.") as caught:
         run(opt, params, grads)
     assert len(caught) == 1
-    assert engine.compiler_is_broken()
+    assert kernel.compiler_is_broken()
     run(twin, twins, grads)
     assert_close(params, twins)
 
@@ -234,9 +234,9 @@ def test_one_kernel_that_does_not_compile_leaves_the_others_compiled(monkeypatch
         compiled.append(kernel.__name__)
         return call if kernel.__name__ == "lionk_kernel" else kernel
 
-    monkeypatch.setattr(engine.torch, "compile", compile_some)
-    monkeypatch.setattr(engine, "_compiled", {})
-    monkeypatch.setattr(engine, "_failed", set())
+    monkeypatch.setattr(kernel.torch, "compile", compile_some)
+    monkeypatch.setattr(kernel, "_compiled", {})
+    monkeypatch.setattr(kernel, "_failed", set())
     kernels = ((LionK, "lionk_kernel"), (Lion, "lion_kernel"))
 
     def train() -> None:
@@ -251,7 +251,7 @@ def test_one_kernel_that_does_not_compile_leaves_the_others_compiled(monkeypatch
         train()
     assert len(caught) == 1
     assert set(compiled) == {name for _, name in kernels}
-    assert not engine.compiler_is_broken()
+    assert not kernel.compiler_is_broken()
 
 
 def test_errors_of_a_rule_are_not_taken_for_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,12 +261,12 @@ def test_errors_of_a_rule_are_not_taken_for_the_compiler(monkeypatch: pytest.Mon
 
         return call
 
-    monkeypatch.setattr(engine.torch, "compile", broken)
-    monkeypatch.setattr(engine, "_compiled", {})
+    monkeypatch.setattr(kernel.torch, "compile", broken)
+    monkeypatch.setattr(kernel, "_compiled", {})
     params = parameters()
     with pytest.raises(ZeroDivisionError):
         run(Lion(params, engine="compiled"), params, gradients(params, 1))
-    assert not engine.compiler_is_broken()
+    assert not kernel.compiler_is_broken()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -30,8 +30,8 @@ def _adamw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     exp_avg = lerp(exp_avg, g, 1 - beta1)
     exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
-    denominator = torch.sqrt(exp_avg_sq / correction2) + eps
-    return x - lr * (exp_avg / correction1 / denominator + weight_decay * x), exp_avg, exp_avg_sq
+    denominator = torch.sqrt((1 / correction2) * exp_avg_sq) + eps
+    return x - lr * ((1 / correction1) * exp_avg / denominator + weight_decay * x), exp_avg, exp_avg_sq
 
 
 #: Loshchilov and Hutter (2019). Decoupled Weight Decay Regularization, arXiv 1711.05101.

@@ -227,15 +227,11 @@ class RuleOptimizer(Optimizer):
         for group, params in active:
             rule = self._rule_named(group["rule"])
             for (step, _, device), bucket in self._buckets(rule, params).items():
-                apply(
-                    rule,
-                    group,
-                    step,
-                    [self._item(rule, p, group) for p in bucket] if not _sharded(bucket) else [],
-                    engine=choose_engine(self.engine, elements, device),
-                )
+                engine = choose_engine(self.engine, elements, device)
                 if _sharded(bucket):
-                    self._step_sharded(rule, group, step, bucket, choose_engine(self.engine, elements, device))
+                    self._step_sharded(rule, group, step, bucket, engine)
+                else:
+                    apply(rule, group, step, [self._item(rule, p, group) for p in bucket], engine=engine)
         return loss
 
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:

@@ -77,7 +77,7 @@ class AdaBelief(RuleOptimizer):
         exp_avg = lerp(exp_avg, g, 1 - beta1)
         surprise = g - exp_avg
         deviation = beta2 * deviation + (1 - beta2) * surprise * surprise + eps
-        step = (lr / correction1) * exp_avg / (torch.sqrt(deviation / correction2) + eps)
+        step = (lr / correction1) * exp_avg / (torch.sqrt((1 / correction2) * deviation) + eps)
         return (1 - lr * weight_decay) * x - step, exp_avg, deviation
 
 

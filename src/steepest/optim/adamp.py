@@ -104,7 +104,7 @@ class AdamP(RuleOptimizer):
         exp_avg = lerp(exp_avg, g, 1 - beta1)
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
         numerator = lerp(exp_avg, g, 1 - beta1) if nesterov else exp_avg
-        update = numerator / (torch.sqrt(exp_avg_sq / correction2) + eps)
+        update = numerator / (torch.sqrt((1 / correction2) * exp_avg_sq) + eps)
         decay = lr * weight_decay
         if x.dim() > 1:
             update, invariant = remove_radial(update, x, g, delta=delta, eps=eps)

@@ -109,9 +109,9 @@ class AdEMAMix(RuleOptimizer):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         exp_avg = lerp(exp_avg, g, 1 - beta1)
         exp_avg_slow = lerp(exp_avg_slow, g, 1 - beta3)
-        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
-        mixed = exp_avg / correction1 + alpha * exp_avg_slow
-        direction = mixed / (torch.sqrt(exp_avg_sq / correction2) + eps)
+        exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * (g * g)
+        mixed = (1 / correction1) * exp_avg + alpha * exp_avg_slow
+        direction = mixed / (torch.sqrt((1 / correction2) * exp_avg_sq) + eps)
         return x - lr * (direction + weight_decay * x), exp_avg, exp_avg_slow, exp_avg_sq
 
 

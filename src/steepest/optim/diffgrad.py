@@ -82,7 +82,7 @@ class DiffGrad(RuleOptimizer):
         exp_avg = lerp(exp_avg, g, 1 - beta1)
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
         friction = torch.sigmoid(torch.abs(previous_gradient - g))
-        step = (lr / correction1) * friction * exp_avg / (torch.sqrt(exp_avg_sq / correction2) + eps)
+        step = (lr / correction1) * friction * exp_avg / (torch.sqrt((1 / correction2) * exp_avg_sq) + eps)
         return x - step, exp_avg, exp_avg_sq, g
 
 
