@@ -199,11 +199,12 @@ def claims(
     room: Annotated[str | None, typer.Option(help="Of one room only.", show_default="all")] = None,
     out: Annotated[Path, typer.Option(help="Folder for evidence, figures and pages.")] = Path("claims"),
     seed: Annotated[int, typer.Option(help="The base seed.")] = 0,
+    pages: Annotated[bool, typer.Option(help="Only write the pages again, from the evidence in the folder.")] = False,
 ) -> None:
     """Test every claim, one after the other, and print the ledger."""
     from .claims.commands import claims_command
 
-    raise typer.Exit(claims_command(size.value, room, out, seed))
+    raise typer.Exit(claims_command(size.value, room, out, seed, pages=pages))
 
 
 bench = typer.Typer(help="Benchmarks: ratios against peers, measured in one run.", no_args_is_help=True)
