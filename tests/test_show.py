@@ -6,8 +6,6 @@ import pytest
 
 from steepest.catalogue import cards
 from steepest.cli import main
-from steepest.core.card import Choice, Float, Integers
-from steepest.show import words
 
 
 def _run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -48,9 +46,3 @@ def test_show_of_an_unknown_method_suggests_the_nearest(capsys: pytest.CaptureFi
     assert code == 2
     assert out == ""
     assert err.strip() == "steepest: unknown method 'lyon'; did you mean 'lion'?"
-
-
-def test_ranges_in_words() -> None:
-    assert words(Float(1e-5, 1e-2, log=True)) == "1e-05 to 0.01 (logarithmic)"
-    assert words(Integers(1, 8)) == "1 to 8"
-    assert words(Choice(("l1", "l2"))) == "one of l1, l2"

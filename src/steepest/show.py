@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .catalogue import card, cards
-from .core.card import Choice, Distribution, Float, MethodCard
+from .core.card import MethodCard
 from .core.errors import UnknownName
 
 __all__ = ["methods_command", "show_command"]
@@ -66,7 +66,7 @@ def show_command(name: str, as_json: bool = False) -> int:
             "state", f"{entry.buffers} tensors of the parameter's size ({4 * entry.buffers} bytes in float32)"
         )
     for setting, distribution in entry.search.items():
-        facts.add_row(f"tunes {setting}", words(distribution))
+        facts.add_row(f"tunes {setting}", distribution.describe())
     if entry.settings:
         facts.add_row("with", ", ".join(f"{k}={v!r}" for k, v in entry.settings.items()))
     for paper in entry.papers:
@@ -80,14 +80,6 @@ def show_command(name: str, as_json: bool = False) -> int:
     return 0
 
 
-def words(distribution: Distribution) -> str:
-    """A search range in words: ``1e-05 to 0.01 (logarithmic)``."""
-    if isinstance(distribution, Choice):
-        return "one of " + ", ".join(str(v) for v in distribution.values)
-    scale = " (logarithmic)" if isinstance(distribution, Float) and distribution.log else ""
-    return f"{distribution.low:g} to {distribution.high:g}{scale}"
-
-
 def _plain(entry: MethodCard) -> dict[str, Any]:
     return {
         "name": entry.name,
@@ -99,7 +91,7 @@ def _plain(entry: MethodCard) -> dict[str, Any]:
         "papers": [dataclasses.asdict(p) for p in entry.papers],
         "needs": sorted(entry.needs),
         "buffers": entry.buffers,
-        "search": {k: words(v) for k, v in entry.search.items()},
+        "search": {k: v.describe() for k, v in entry.search.items()},
         "settings": dict(entry.settings),
         "claim": entry.claim,
         "wraps": entry.wraps,

@@ -6,7 +6,7 @@ from arena_helpers import ADAM, ADAMW, SGD
 
 from steepest.arena.jobs import Earlier, Pruning, _Watch
 from steepest.arena.results import CurvePoint
-from steepest.arena.tune import decode, describe, distributions, encode, quasi_random, suggest
+from steepest.arena.tune import decode, distributions, encode, quasi_random, suggest
 from steepest.core.card import Choice, Float, Integers, MethodCard
 
 
@@ -50,9 +50,9 @@ def test_choices_keep_their_types():
 
 
 def test_ranges_in_words():
-    assert describe(Float(1e-5, 1e-2, log=True)) == "1e-05 to 0.01, logarithmic"
-    assert describe(Integers(2, 9)) == "2 to 9"
-    assert describe(Choice((True, (0.9, 0.99)))) == "True | (0.9, 0.99)"
+    assert Float(1e-5, 1e-2, log=True).describe() == "1e-05 to 0.01, logarithmic"
+    assert Integers(2, 9).describe() == "2 to 9"
+    assert Choice((True, (0.9, 0.99))).describe() == "True | (0.9, 0.99)"
 
 
 def test_tpe_learns_where_the_good_settings_are():

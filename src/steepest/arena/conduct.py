@@ -18,7 +18,7 @@ from .progress import Progress, Row
 from .results import Comparison, MethodInfo, RunRecord, TrialRecord
 from .storage import Mark, Store
 from .train import Outcome
-from .tune import decode, describe, distributions, encode, suggest
+from .tune import decode, distributions, encode, suggest
 
 __all__ = ["Conductor"]
 
@@ -280,7 +280,7 @@ class Conductor:
             if slot is not None:
                 lines[e.planned.info.name] = card.line(**e.settings[slot])
         source = "; ".join(str(p) for p in card.papers) or card.wraps
-        search = {name: describe(d) for name, d in card.search.items()}
+        search = {name: d.describe() for name, d in card.search.items()}
         return MethodInfo(card.name, card.title, card.summary, source, search, lines)
 
     def _trials(self, entry: Entry) -> list[TrialRecord]:

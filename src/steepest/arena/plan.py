@@ -24,7 +24,7 @@ from .measure import now
 from .results import TaskInfo
 from .saved import write_text
 from .task import Task, check, load_task
-from .tune import SAMPLERS, SamplerKind, describe
+from .tune import SAMPLERS, SamplerKind
 
 __all__ = ["DEFAULT_METHODS", "Options", "Plan", "PlannedTask", "make_plan"]
 
@@ -143,7 +143,7 @@ class Plan:
     def definition(self, task: PlannedTask, card: MethodCard) -> dict[str, Any]:
         """The same for the study of one method on one task."""
         rest = {k: v for k, v in self.fixed().items() if k != "tasks"}
-        space = {name: describe(d) for name, d in card.search.items()}
+        space = {name: d.describe() for name, d in card.search.items()}
         return {**rest, "task": {"budget": str(task.budget), **task.signature}, "search space": space}
 
     def summary(self) -> dict[str, Any]:

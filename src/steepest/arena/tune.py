@@ -13,7 +13,7 @@ from steepest.core.card import Choice, Distribution, Float, Integers, MethodCard
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["SAMPLERS", "SamplerKind", "decode", "describe", "distributions", "encode", "quasi_random", "suggest"]
+__all__ = ["SAMPLERS", "SamplerKind", "decode", "distributions", "encode", "quasi_random", "suggest"]
 
 SamplerKind = Literal["qmc", "tpe"]
 SAMPLERS: tuple[SamplerKind, ...] = ("qmc", "tpe")
@@ -81,15 +81,6 @@ def decode(card: MethodCard, parameters: Mapping[str, Any]) -> dict[str, Any]:
             value = next(v for v in d.values if _written(v) == value and type(_written(v)) is type(value))
         settings[name] = value
     return settings
-
-
-def describe(distribution: Distribution) -> str:
-    """A range in words: ``"1e-05 to 0.1, logarithmic"``."""
-    if isinstance(distribution, Float):
-        return f"{distribution.low:g} to {distribution.high:g}{', logarithmic' if distribution.log else ''}"
-    if isinstance(distribution, Integers):
-        return f"{distribution.low} to {distribution.high}"
-    return " | ".join(repr(v) for v in distribution.values)
 
 
 def suggest(

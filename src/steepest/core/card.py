@@ -47,6 +47,10 @@ class Float:
             return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
         return self.low + u * (self.high - self.low)
 
+    def describe(self) -> str:
+        """The range in words: ``1e-05 to 0.01, logarithmic``."""
+        return f"{self.low:g} to {self.high:g}{', logarithmic' if self.log else ''}"
+
 
 @dataclass(frozen=True)
 class Integers:
@@ -59,6 +63,10 @@ class Integers:
         """The value at the fraction ``u`` in [0, 1) of the range."""
         return min(self.high, self.low + int(u * (self.high - self.low + 1)))
 
+    def describe(self) -> str:
+        """The range in words: ``1 to 8``."""
+        return f"{self.low} to {self.high}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -69,6 +77,10 @@ class Choice:
     def at(self, u: float) -> Any:
         """The value at the fraction ``u`` in [0, 1) of the list."""
         return self.values[min(len(self.values) - 1, int(u * len(self.values)))]
+
+    def describe(self) -> str:
+        """The values in words: ``'l1' | 'l2'``."""
+        return " | ".join(repr(v) for v in self.values)
 
 
 Distribution = Float | Integers | Choice
