@@ -1,5 +1,6 @@
 """The database: what it refuses, what it releases, and that places are claimed once."""
 
+import importlib.util
 import sqlite3
 
 import optuna
@@ -152,9 +153,10 @@ def test_optuna_database_of_something_else(tmp_path):
 def test_unknown_and_unreachable_storage(tmp_path):
     with pytest.raises(BadInput, match="storage must be"):
         open_store("mongodb://x", tmp_path, "")
-    with pytest.raises(BadInput) as caught:
+    # Without the extra that brings the driver, that is what is said.
+    installed = importlib.util.find_spec("psycopg2") is not None
+    with pytest.raises(BadInput, match="cannot be used" if installed else "needs a driver") as caught:
         open_store("postgresql://me:secret@127.0.0.1:1/nothing", tmp_path, "")
-    assert "cannot be used" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert masked("postgresql://me:secret@h/d") == "postgresql://me:***@h/d"
 
