@@ -34,6 +34,7 @@ class StepRow:
     first_step_warm: float | None = None
     recompilations: int | None = None
     orthogonality_error: float | None = None
+    rounds: int | None = None
     goal: float | None = None
     error: str | None = None
 
@@ -102,6 +103,7 @@ def _row(contender: Contender, elements: int, threads: int, rounds: int, timeout
         first_step_warm=warm["first_step_seconds"] if warm else None,
         recompilations=result["recompilations"],
         orthogonality_error=result.get("orthogonality_error"),
+        rounds=result["rounds"],
         goal=contender.goal,
     )
 
@@ -121,7 +123,8 @@ def run(
     Args:
         elements: parameters of the GPT-shaped model.
         threads: of PyTorch, the same for all.
-        rounds: pairs of steps (contender, reference); medians are reported.
+        rounds: pairs of steps (contender, reference), fewer where they take longer than 30 s, but at least three;
+            medians are reported.
         methods: restrict to these methods; all when empty.
         peers: also measure the other packages that are installed.
         timeout: seconds for one process.

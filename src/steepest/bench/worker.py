@@ -13,6 +13,10 @@ from torch import Tensor
 from .contenders import CONTENDERS, REFERENCE
 
 
+#: Seconds after which no further round is begun (three are always made), and a first step that counts as slow.
+PATIENCE, SLOW = 30.0, 20.0
+
+
 def gpt_shapes(elements: int) -> list[tuple[int, ...]]:
     """Shapes of a GPT's parameters, close to ``elements`` in all: embedding, eight blocks, biases and norms.
 
@@ -58,12 +62,13 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
     optimizer = contender.build(params)
     first = _milliseconds(optimizer.step) / 1e3
     count = sum(p.numel() for p in params)
-    for _ in range(3):
+    for _ in range(3 if first < SLOW else 1):
         optimizer.step()
         reference.step()
     own: list[float] = []
     base: list[float] = []
-    for _ in range(rounds):
+    begin = time.perf_counter()
+    while len(own) < rounds and (len(own) < 3 or time.perf_counter() - begin < PATIENCE):
         own.append(_milliseconds(optimizer.step))
         base.append(_milliseconds(reference.step))
     per_byte = [
@@ -73,10 +78,11 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
         "key": key,
         "elements": count,
         "first_step_seconds": first,
+        "rounds": len(own),
         "milliseconds": statistics.median(own),
         "reference_milliseconds": statistics.median(base),
         "per_byte": statistics.median(per_byte),
-        "per_byte_quartiles": statistics.quantiles(per_byte, n=4) if rounds > 1 else [],
+        "per_byte_quartiles": statistics.quantiles(per_byte, n=4) if len(own) > 1 else [],
         "graphs": _graphs(),
         "recompilations": _recompilations(optimizer) if contender.variant == "compiled" else None,
     }
