@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .contenders import CONTENDERS, REFERENCE
 
-
 #: Seconds after which no further round is begun (three are always made), and a first step that counts as slow.
 PATIENCE, SLOW = 30.0, 20.0
 
