@@ -84,9 +84,9 @@ def _print(found: StepBenchmark) -> None:
     console.print(table)
     console.print(
         f"Medians of {found.rounds} steps (of those made in 30 s where that is fewer), each contender in a fresh "
-        "process and in alternation with torch.optim.AdamW(fused=True) on the same shapes; bytes counted: gradient read, "
-        "parameter and state read and written. Muon: the blocks' matrices alone. Polar error: relative distance of the "
-        "first direction from the exact polar factor of a 512 x 512 Gaussian matrix.",
+        "process and in alternation with torch.optim.AdamW(fused=True) on the same shapes. Bytes counted: gradient "
+        "read, parameter and state read and written. Muon: the blocks' matrices alone. Polar error: relative distance "
+        "of the first direction from the exact polar factor of a 512 x 512 Gaussian matrix.",
         style="dim",
     )
     console.print("Versions: " + ", ".join(f"{k} {v}" for k, v in found.versions.items()) + f"; {found.processor}")
