@@ -86,6 +86,16 @@ def _peer(
 
 _PO = "pytorch_optimizer"
 
+
+def _marked(params: Sequence[Tensor], **settings: Any) -> Any:
+    """pytorch_optimizer's Muon wants its groups to say whom it is for."""
+    return _make(f"{_PO}:Muon", [{"params": list(params), "use_muon": True}], **settings)  # type: ignore[list-item]
+
+
+def _peer_muon(variant: str, **settings: Any) -> Contender:
+    return Contender("muon", _PO, variant, partial(_marked, **settings), 1, matrices=True)
+
+
 REFERENCE = _peer("adamw", "torch", "torch.optim:AdamW", 2, "fused", fused=True)
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -118,7 +128,7 @@ CONTENDERS: tuple[Contender, ...] = (
         matrices=True,
     ),
     _peer("muon", "torch", "torch.optim:Muon", 1, matrices=True),
-    _peer("muon", _PO, f"{_PO}:Muon", 1, matrices=True),
-    _peer("muon", _PO, f"{_PO}:Muon", 1, "gram", matrices=True, ns_method="gram_newton_schulz"),
+    _peer_muon("default"),
+    _peer_muon("gram", ns_method="gram_newton_schulz"),
     _peer("muon", "heavyball", "heavyball:Muon", 1, matrices=True),
 )

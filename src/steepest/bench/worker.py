@@ -45,7 +45,10 @@ def parameters(elements: int, matrices: bool, seed: int = 0) -> list[Tensor]:
     return made
 
 
-def _milliseconds(step: Callable[[], Any]) -> float:
+def _milliseconds(step: Callable[[], Any], params: Sequence[Tensor], grads: Sequence[Tensor]) -> float:
+    """Time one step; gradients are put in place first, since some optimizers (heavyball's) take them away."""
+    for p, g in zip(params, grads, strict=True):
+        p.grad = g
     start = time.perf_counter()
     step()
     return 1e3 * (time.perf_counter() - start)
@@ -59,17 +62,18 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
     rivals = parameters(elements, contender.matrices)
     reference = REFERENCE.build(rivals)
     optimizer = contender.build(params)
-    first = _milliseconds(optimizer.step) / 1e3
+    grads, rival_grads = _gradients(params), _gradients(rivals)
+    first = _milliseconds(optimizer.step, params, grads) / 1e3
     count = sum(p.numel() for p in params)
     for _ in range(3 if first < SLOW else 1):
-        optimizer.step()
-        reference.step()
+        _milliseconds(optimizer.step, params, grads)
+        _milliseconds(reference.step, rivals, rival_grads)
     own: list[float] = []
     base: list[float] = []
     begin = time.perf_counter()
     while len(own) < rounds and (len(own) < 3 or time.perf_counter() - begin < PATIENCE):
-        own.append(_milliseconds(optimizer.step))
-        base.append(_milliseconds(reference.step))
+        own.append(_milliseconds(optimizer.step, params, grads))
+        base.append(_milliseconds(reference.step, rivals, rival_grads))
     per_byte = [
         (a / contender.bytes_per_element) / (b / REFERENCE.bytes_per_element) for a, b in zip(own, base, strict=True)
     ]
@@ -88,6 +92,10 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
     if contender.method == "muon":
         result["orthogonality_error"] = orthogonality_error(contender.build)
     return result
+
+
+def _gradients(params: Sequence[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
 
 
 def _graphs() -> int:
@@ -115,10 +123,11 @@ def orthogonality_error(build: Callable[[Sequence[Tensor]], Any]) -> float:
     """
     generator = torch.Generator().manual_seed(1)
     p = torch.nn.Parameter(torch.zeros(512, 512))
-    p.grad = torch.randn(512, 512, generator=generator)
+    gradient = torch.randn(512, 512, generator=generator)
+    p.grad = gradient.clone()
     build([p]).step()
     step = -p.detach().double()
-    u, _, vh = torch.linalg.svd(p.grad.double())
+    u, _, vh = torch.linalg.svd(gradient.double())
     exact = u @ vh
     step = step * ((step * exact).sum() / (step * step).sum())
     return float(torch.linalg.matrix_norm(step - exact) / torch.linalg.matrix_norm(exact))
