@@ -373,12 +373,15 @@ def _sentences(comparison: Comparison, task: TaskAnalysis) -> tuple[str, ...]:
             said.append(f"On {task.task}, {phrase} the baseline {base}: {_listed(group)}.")
     ready = [t for t in task.times if t.steps is not None]
     if task.target is not None and ready:
-        quick = min(ready, key=lambda t: (t.steps or 0.0, t.method))
+        least = min(t.steps or 0.0 for t in ready)
+        quick = [t.method for t in ready if t.steps == least]  # evaluations are few, so ties are common
         fast = min(ready, key=lambda t: (t.seconds or 0.0, t.method))
-        said.append(
-            f"On {task.task}, {titles[quick.method]} reaches the target {task.metric} of {_figure(task.target)} in the "
-            f"fewest steps (median {quick.steps:.0f}), {titles[fast.method]} in the least time ({fast.seconds:.2g} s)."
-        )
+        first = f"On {task.task}, {_listed([titles[m] for m in quick])} {'reaches' if len(quick) == 1 else 'reach'} "
+        first += f"the target {task.metric} of {_figure(task.target)} in the fewest steps (median {least:.0f})"
+        if quick == [fast.method]:
+            said.append(f"{first} and in the least time ({fast.seconds:.2g} s).")
+        else:
+            said.append(f"{first}, {titles[fast.method]} in the least time ({fast.seconds:.2g} s).")
     never = [titles[t.method] for t in task.times if t.runs and t.steps is None and t.method not in lost]
     if task.target is not None and never:
         said.append(f"On {task.task}, most runs of {_listed(never)} did not reach that target within the budget.")

@@ -188,6 +188,11 @@ def _task(
     several = any(s.low is not None for s in task.ranking)
     what = f"Mean test {info.metric} with its 95 % interval" if several else f"Test {info.metric}"
     line = f" The dashed line is {base_title}." if axis.baseline is not None and len(bars) > 1 else ""
+    if several and len(task.differences) > 1:
+        line += (
+            f" A method counts as better or worse than {base_title} only after correction (Holm) for "
+            f"{len(task.differences)} comparisons; an interval that leaves out zero is not enough."
+        )
     target = ""
     if task.target is not None:
         shown = "the median over seeds to the first evaluation" if several else "the first evaluation"
