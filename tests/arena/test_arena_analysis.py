@@ -162,6 +162,20 @@ def test_target_and_times_by_hand():
     assert any("most runs of C did not reach" in s for s in task.sentences)
 
 
+def test_ties_in_steps_to_the_target_are_all_named():
+    slow = [(s, 3 * t, m) for s, t, m in CURVE]
+    runs = [run(m, s, 0.5, curve=c) for m, c in (("a", CURVE), ("b", slow)) for s in (0, 1)]
+    [said] = [s for s in analyze(comparison(runs)).tasks[0].sentences if "fewest steps" in s]
+    assert "A and B reach the target" in said
+    assert "A in the least time" in said
+    alone = [
+        run(m, s, 0.5, curve=c) for m, c in (("a", CURVE), ("b", [(0, 0.0, 0.0), (999, 9.0, 0.9)])) for s in (0, 1)
+    ]
+    [said] = [s for s in analyze(comparison(alone)).tasks[0].sentences if "fewest steps" in s]
+    assert "A reaches the target" in said
+    assert "and in the least time" in said
+
+
 def test_performance_profile_by_hand():
     def curve(steps):
         return [(0, 0.0, 0.0), (steps, steps / 10, 1.0)]
