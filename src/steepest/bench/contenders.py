@@ -92,10 +92,6 @@ def _marked(params: Sequence[Tensor], **settings: Any) -> Any:
     return _make(f"{_PO}:Muon", [{"params": list(params), "use_muon": True}], **settings)  # type: ignore[list-item]
 
 
-def _peer_muon(variant: str, **settings: Any) -> Contender:
-    return Contender("muon", _PO, variant, partial(_marked, **settings), 1, matrices=True)
-
-
 REFERENCE = _peer("adamw", "torch", "torch.optim:AdamW", 2, "fused", fused=True)
 
 CONTENDERS: tuple[Contender, ...] = (
@@ -128,7 +124,6 @@ CONTENDERS: tuple[Contender, ...] = (
         matrices=True,
     ),
     _peer("muon", "torch", "torch.optim:Muon", 1, matrices=True),
-    _peer_muon("default"),
-    _peer_muon("gram", ns_method="gram_newton_schulz"),
+    Contender("muon", _PO, "default", _marked, 1, matrices=True),
     _peer("muon", "heavyball", "heavyball:Muon", 1, matrices=True),
 )
