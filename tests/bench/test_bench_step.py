@@ -82,8 +82,13 @@ def test_smoke_form_prints_json_with_figures_of_every_row(capsys: pytest.Capture
         main(["bench", "step", "--smoke", "--methods", "muon", "--no-peers", "--threads", "1", "--json"])
     assert ended.value.code == 0
     found = json.loads(capsys.readouterr().out)
-    assert [row["variant"] for row in found["rows"]] == ["polar-express", "newton-schulz", "default"]
+    assert [row["variant"] for row in found["rows"]] == [
+        "polar-express",
+        "polar-express, 5 steps",
+        "newton-schulz",
+        "default",
+    ]
     assert all(row["error"] is None and row["milliseconds"] > 0 for row in found["rows"])
-    assert found["rows"][0]["orthogonality_error"] < found["rows"][2]["orthogonality_error"]
+    assert found["rows"][0]["orthogonality_error"] < found["rows"][-1]["orthogonality_error"]
     assert found["goals"]["Muon: at least as orthogonal as torch (default)"] is True
     assert found["threads"] == 1

@@ -16,13 +16,13 @@ from steepest import catalogue
 from steepest.core.budget import Budget
 from steepest.core.card import MethodCard
 from steepest.core.errors import did_you_mean
+from steepest.core.files import write_text
 
 from .errors import BadInput
 from .execute import ENGINES, EngineKind
 from .jobs import PRUNERS, PrunerKind
 from .measure import now
 from .results import TaskInfo
-from .saved import write_text
 from .task import Task, check, load_task
 from .tune import SAMPLERS, SamplerKind
 

@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steepest.core.files import write_text
+
 from .errors import BadInput
 from .results import Comparison, CurvePoint, MethodInfo, RunRecord, TaskInfo, TrialRecord
 
-__all__ = ["RESULTS", "SCHEMA", "from_json", "load", "save", "to_json", "write_text"]
+__all__ = ["RESULTS", "SCHEMA", "from_json", "load", "save", "to_json"]
 
 #: Version of the layout of ``results.json``.
 SCHEMA = 1
@@ -59,21 +59,6 @@ def _run(record: Mapping[str, Any]) -> RunRecord:
 def tuples(value: Any) -> Any:
     """Lists, which JSON made of tuples, as tuples again."""
     return tuple(tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, whatever happens in between."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def save(comparison: Comparison, out: Path | str) -> Path:

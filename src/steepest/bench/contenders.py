@@ -118,6 +118,14 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender(
         "muon",
         "steepest",
+        "polar-express, 5 steps",
+        partial(_make, "steepest.optim:Muon", orthogonalization_steps=5),
+        1,
+        matrices=True,
+    ),
+    Contender(
+        "muon",
+        "steepest",
         "newton-schulz",
         partial(_make, "steepest.optim:Muon", orthogonalization="newton-schulz"),
         1,

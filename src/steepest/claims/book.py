@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steepest.arena.errors import BadInput
 from steepest.catalogue import cards
+from steepest.core.files import write_text
 
 from .claim import Claim, check_size
 from .entries import load, registry
@@ -98,7 +99,7 @@ def write_pages(claim: Claim, evidence: Evidence, folder: Path) -> None:
     """Write evidence, figure and page of a claim, and the ledger of the folder anew."""
     write(evidence, folder)
     save(lambda: claim.draw(evidence.figures, evidence.series), folder / f"{claim.method}.svg")
-    (folder / f"{claim.method}.md").write_text(claim_page(claim, evidence), encoding="utf-8")
+    write_text(folder / f"{claim.method}.md", claim_page(claim, evidence))
     write_index(folder)
 
 
@@ -120,7 +121,7 @@ def rewrite_pages(folder: Path) -> None:
 
 def write_index(folder: Path) -> None:
     """Write ``index.md``: the ledger of all rooms."""
-    (folder / "index.md").write_text(index_page(ledger(folder)), encoding="utf-8")
+    write_text(folder / "index.md", index_page(ledger(folder)))
 
 
 def writable(folder: Path) -> Path:

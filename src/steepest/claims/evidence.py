@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from steepest.core.files import write_text
+
 __all__ = ["SCHEMA", "SIZES", "Evidence", "Judgement", "Measured", "Size", "Verdict", "read", "write"]
 
 #: The version of the JSON layout. Raise it when a field changes its meaning.
@@ -152,7 +154,7 @@ def _compact(text: str) -> str:
 def write(evidence: Evidence, folder: Path) -> Path:
     """Write ``<method>.json`` into an existing folder; returns its path."""
     path = folder / f"{evidence.method}.json"
-    path.write_text(evidence.to_json(), encoding="utf-8")
+    write_text(path, evidence.to_json())
     return path
 
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steepest.core.files import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -53,8 +55,8 @@ def save(draw: Callable[[], "Figure"], path: Path) -> None:
     import matplotlib as mpl
 
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    with mpl.rc_context(_STYLE):
-        draw().savefig(path, dpi=150, metadata=metadata, facecolor="white")
+    with mpl.rc_context(_STYLE), replacing(path) as part:
+        draw().savefig(part, format=path.suffix.removeprefix("."), dpi=150, metadata=metadata, facecolor="white")
 
 
 def band(

@@ -8,16 +8,15 @@ disk and renamed over the old one: whenever the process dies, either the old or 
 import contextlib
 import dataclasses
 import glob
-import os
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from steepest.core.files import replacing
 from steepest.core.fingerprint import fingerprint
 
 __all__ = ["CheckpointError", "decode", "encode", "load", "save"]
@@ -145,22 +144,8 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
             if time.time() - left.stat().st_mtime > _STALE:
                 left.unlink()
     whole = {"format": _FORMAT, "digest": fingerprint(dict(content)), **content}
-    part = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(part, "wb") as file:
-            torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # the rename itself must reach the disk as well
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with replacing(path) as part, open(part, "wb") as file:
+        torch.save(whole, file)
 
 
 def load(path: Path) -> dict[str, Any]:

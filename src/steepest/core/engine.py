@@ -23,8 +23,8 @@ Engine = Literal["auto", "eager", "compiled"]
 
 #: Tensors with fewer elements are packed into one buffer per dtype and device.
 PACK_BELOW = 16 * WIDTH
-#: ``engine="auto"`` compiles from this many elements per optimizer on (measured: below, a compiler start-up of
-#: seconds is not won back within thousands of steps).
+#: ``engine="auto"`` compiles from this many elements per optimizer on. Scaled down from the step times of 30
+#: million in the docs, a step of this size saves about 15 ms, which wins a cold start of 7 s back in 500 steps.
 COMPILE_FROM = 2_000_000
 
 

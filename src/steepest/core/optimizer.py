@@ -19,6 +19,7 @@ from .ranges import Flag, OneOf, Range, check_settings
 from .routing import Routing, route
 from .rule import Granularity, Rule, compute_dtype
 from .sharding import full, is_sharded, local, on_any_process, write_full
+from .state_dict import check_loadable
 
 __all__ = ["Common", "NonFinite", "Parameters", "RuleOptimizer"]
 
@@ -45,8 +46,8 @@ class RuleOptimizer(Optimizer):
     """A ``torch.optim.Optimizer`` made of a pure update rule.
 
     Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
-    ``state``, ``granularity``, ``coefficients``, ``ranges``, ``static`` and ``fallback``; their ``__init__`` spells
-    the settings out and passes them on.
+    ``state_tensors``, ``granularity``, ``coefficients``, ``ranges``, ``static`` and ``fallback``; their ``__init__``
+    spells the settings out and passes them on.
 
     Args:
         params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
@@ -62,7 +63,8 @@ class RuleOptimizer(Optimizer):
 
     Raises:
         ValueError, TypeError: a setting is out of its range (the message names it), no parameters are given, a
-            parameter appears twice, a gradient is sparse, a parameter is complex and the rule has no meaning for it.
+            parameter appears twice, or is complex where the rule has no meaning for complex numbers.
+        RuntimeError: a gradient is sparse.
 
     State of half-precision parameters is kept in float32, and the rule is evaluated in float32 for them.
     """
@@ -148,7 +150,7 @@ class RuleOptimizer(Optimizer):
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group must be a dict, got {type(param_group).__name__}")
         group = dict(param_group)
-        rule = self._rule_named(group.setdefault("rule", self.algorithm.name))
+        rule = self.rule_named(group.setdefault("rule", self.algorithm.name))
         if rule is self.fallback:
             group = {**self._fallback_settings, **group}
         owner = f"{type(self).__name__}: parameter group {len(self.param_groups)}"
@@ -185,7 +187,7 @@ class RuleOptimizer(Optimizer):
 
     def check_parameter(self, label: str, p: Tensor, settings: Mapping[str, Any]) -> None:
         """Refuse tensors that the rule cannot treat: matrix rules need at least two dimensions."""
-        rule = self._rule_named(settings["rule"])
+        rule = self.rule_named(settings["rule"])
         if rule.granularity == "matrix" and p.dim() < 2:
             hint = (
                 f"; give such tensors to a group with rule={self.fallback.name!r}, or pass the whole model"
@@ -194,7 +196,7 @@ class RuleOptimizer(Optimizer):
             )
             raise ValueError(f"{type(self).__name__}: {label} of shape {tuple(p.shape)} is not a matrix{hint}")
 
-    def _rule_named(self, name: str) -> Rule:
+    def rule_named(self, name: str) -> Rule:
         rules = {self.algorithm.name: self.algorithm}
         if self.fallback is not None:
             rules[self.fallback.name] = self.fallback
@@ -225,7 +227,7 @@ class RuleOptimizer(Optimizer):
             return loss
         elements = sum(p.numel() for group in self.param_groups for p in group["params"])
         for group, params in active:
-            rule = self._rule_named(group["rule"])
+            rule = self.rule_named(group["rule"])
             for (step, _, device), bucket in self._buckets(rule, params).items():
                 engine = choose_engine(self.engine, elements, device)
                 if _sharded(bucket):
@@ -239,12 +241,12 @@ class RuleOptimizer(Optimizer):
         for p in params:
             if p.grad.layout != torch.strided:
                 raise RuntimeError(
-                    f"{type(self).__name__} does not take sparse gradients (parameter {self._label(p)} of shape "
+                    f"{type(self).__name__} does not take sparse gradients (parameter {self.label(p)} of shape "
                     f"{tuple(p.shape)}); build its embedding with sparse=False, or use torch.optim.SparseAdam for it"
                 )
         return params
 
-    def _label(self, p: Tensor) -> str:
+    def label(self, p: Tensor) -> str:
         """The parameter's name where it was given, else its position."""
         for index, group in enumerate(self.param_groups):
             for place, candidate in enumerate(group["params"]):
@@ -266,7 +268,7 @@ class RuleOptimizer(Optimizer):
                 bad = ~torch.isfinite(local(p.grad))
                 if bad.any():
                     raise FloatingPointError(
-                        f"{type(self).__name__}: the gradient of parameter {self._label(p)} has {int(bad.sum())} "
+                        f"{type(self).__name__}: the gradient of parameter {self.label(p)} has {int(bad.sum())} "
                         f"non-finite of {bad.numel()} entries; nothing was changed"
                     )
         raise FloatingPointError(f"{type(self).__name__}: a gradient on another process is not finite")
@@ -333,14 +335,14 @@ class RuleOptimizer(Optimizer):
         loaded: list[Mapping[str, Any]] = []
 
         def check(_: Optimizer, given: dict[str, Any]) -> None:
-            self._check_loadable(given)
+            check_loadable(self, given)
             loaded.append(given)
 
         def restore(_: Optimizer) -> None:
             self._restore_state(loaded[0])
 
         if not isinstance(state_dict, Mapping):
-            self._check_loadable(state_dict)
+            check_loadable(self, state_dict)
         # As hooks, so that the user's pre-hooks may convert the state first and their post-hooks see the result.
         handles = (
             self.register_load_state_dict_pre_hook(check),
@@ -364,61 +366,6 @@ class RuleOptimizer(Optimizer):
                     self.state[p][name] = fresh
                 elif name == "step":
                     self.state[p][name] = int(value)
-
-    def _check_loadable(self, state_dict: Mapping[str, Any]) -> None:
-        me = type(self).__name__
-        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-            raise ValueError(f"{me}: a state dict must be a mapping with 'state' and 'param_groups'")
-        if not isinstance(state_dict["state"], Mapping) or not isinstance(state_dict["param_groups"], (list, tuple)):
-            raise ValueError(f"{me}: in a state dict, 'state' must be a mapping and 'param_groups' a list")
-        groups = state_dict["param_groups"]
-        if len(groups) != len(self.param_groups):
-            raise ValueError(
-                f"{me}: the state dict has {len(groups)} parameter groups, this has {len(self.param_groups)}"
-            )
-        for index, (saved, own) in enumerate(zip(groups, self.param_groups, strict=True)):
-            if saved.get("rule", own["rule"]) != own["rule"] or "rule" not in saved:
-                other = f"the rule {saved['rule']!r}" if "rule" in saved else "another optimizer"
-                raise ValueError(f"{me}: group {index} of the state dict was saved by {other}, not {own['rule']!r}")
-            missing = {"params", "maximize", *self._rule_named(own["rule"]).ranges} & set(own) - set(saved)
-            if missing:
-                raise ValueError(f"{me}: group {index} of the state dict lacks {', '.join(map(repr, sorted(missing)))}")
-            if len(saved["params"]) != len(own["params"]):
-                raise ValueError(
-                    f"{me}: group {index} of the state dict has {len(saved['params'])} parameters, "
-                    f"this has {len(own['params'])}"
-                )
-            rule = self._rule_named(own["rule"])
-            for key, p in zip(saved["params"], own["params"], strict=True):
-                entry = state_dict["state"].get(key)
-                if not entry:
-                    continue
-                if set(entry) != {"step", *rule.state}:
-                    raise ValueError(
-                        f"{me}: the state dict holds {sorted(entry)} for parameter {self._label(p)}, "
-                        f"expected {sorted({'step', *rule.state})}"
-                    )
-                if isinstance(entry["step"], bool) or not isinstance(entry["step"], (int, float, Tensor)):
-                    raise ValueError(
-                        f"{me}: 'step' of parameter {self._label(p)} must be a number, got {entry['step']!r}"
-                    )
-                for name in rule.state:
-                    if not isinstance(entry[name], Tensor):
-                        raise ValueError(
-                            f"{me}: state {name!r} of parameter {self._label(p)} must be a tensor, "
-                            f"got {type(entry[name]).__name__}"
-                        )
-                    if is_sharded(entry[name]) != is_sharded(p):
-                        held, wanted = ("sharded", "whole") if is_sharded(entry[name]) else ("whole", "sharded")
-                        raise ValueError(
-                            f"{me}: state {name!r} of parameter {self._label(p)} is a {held} tensor, the parameter is "
-                            f"{wanted}; use torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
-                        )
-                    if entry[name].shape != p.shape:
-                        raise ValueError(
-                            f"{me}: state {name!r} of parameter {self._label(p)} has shape {tuple(entry[name].shape)}, "
-                            f"the parameter has {tuple(p.shape)}"
-                        )
 
     # ---------------------------------------------------------------------------------------- functional
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["NEWTON_SCHULZ", "newton_schulz", "polar", "polar_express", "polar_express_coefficients"]
+__all__ = ["NEWTON_SCHULZ", "fast_dtype", "newton_schulz", "polar", "polar_express", "polar_express_coefficients"]
 
 #: Quintic coefficients of Jordan et al. (2024), Muon: steep at zero, singular values end in about [0.68, 1.13].
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -87,7 +87,10 @@ def polar_express(m: Tensor, steps: int = 4, lower: float = 3e-3) -> Tensor:
         steps: matrix polynomials to apply.
         lower: smallest relative singular value that the polynomials are made for; smaller ones end below one.
     """
-    return _iterate(m, polar_express_coefficients(lower, steps))
+    polynomials = polar_express_coefficients(lower, steps)
+    if fast_dtype(m) == torch.bfloat16:
+        polynomials = (*(_deflated(p) for p in polynomials[:-1]), *polynomials[-1:])
+    return _iterate(m, polynomials)
 
 
 def newton_schulz(m: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ) -> Tensor:
@@ -126,11 +129,24 @@ def _iterate(m: Tensor, polynomials: Sequence[tuple[float, float, float]]) -> Te
         MARGIN * torch.linalg.matrix_norm(gram.to(torch.promote_types(dtype, torch.float32)), keepdim=True).sqrt()
     )
     x, gram = (x / bound).to(dtype), (gram / bound.square()).to(dtype)
-    x = _on_gram(x, gram, polynomials) if x.shape[-1] >= 1.5 * x.shape[-2] else _on_matrix(x, gram, polynomials)
+    if dtype == torch.bfloat16:
+        # Gram matrices rounded to bfloat16 lose the small singular values (squared, they drown in the rounding of the
+        # large ones), and accumulated polynomials blow them up: measured 20 in place of 1. The matrix itself is safe.
+        x = _on_matrix(x, gram, polynomials)
+    elif x.shape[-1] >= 1.5 * x.shape[-2]:
+        x = _on_gram(x, gram, polynomials)
+    else:
+        x = _on_matrix(x, gram, polynomials)
     return (x.mT if m.shape[-2] > m.shape[-1] else x).to(m.dtype)
 
 
 MARGIN = 1.01
+
+
+def _deflated(polynomial: tuple[float, float, float]) -> tuple[float, float, float]:
+    """The polynomial of ``x / MARGIN``: rounding may leave singular values above the interval it was made for."""
+    a, b, c = polynomial
+    return a / MARGIN, b / MARGIN**3, c / MARGIN**5
 
 
 def _or_one(size: Tensor) -> Tensor:

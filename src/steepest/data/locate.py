@@ -11,12 +11,13 @@ import hashlib
 import http.client
 import os
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from steepest.core.files import replacing
 
 __all__ = [
     "ChecksumMismatch",
@@ -142,11 +143,8 @@ def download(url: str, sha256: str, target: Path) -> Path:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    # The temporary file lies beside the target: os.replace is atomic only within one file system.
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+    with replacing(target) as part:
+        with open(part, "wb") as out, urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             expected = answer.headers.get("Content-Length")
             received = 0
             while block := answer.read(_CHUNK):
@@ -160,10 +158,6 @@ def download(url: str, sha256: str, target: Path) -> Path:
                 f"{url} has SHA-256 {digest.hexdigest()}, expected {sha256}; the download was discarded. "
                 f"The file has changed at its source, or something on the way altered it."
             )
-        part.chmod(0o644)  # mkstemp makes it private; a cache may be shared
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 

@@ -3,7 +3,17 @@
 ``CARDS`` lists their method cards, together with those of PyTorch's own optimizers.
 """
 
-from . import adabelief, adabound, adamp, ademamix, diffgrad, lion, lion_k, muon, torch_optimizers
+from . import (
+    adabelief,
+    adabound,
+    adamp,
+    ademamix,
+    diffgrad,
+    lion,
+    lion_k,
+    muon,
+    torch_optimizers,
+)
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
 from .adamp import SGDP, AdamP
@@ -13,7 +23,18 @@ from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
 
-__all__ = ["SGDP", "AMSBound", "AdEMAMix", "AdaBelief", "AdaBound", "AdamP", "DiffGrad", "Lion", "LionK", "Muon"]
+__all__ = [
+    "SGDP",
+    "AMSBound",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaBound",
+    "AdamP",
+    "DiffGrad",
+    "Lion",
+    "LionK",
+    "Muon",
+]
 
 CARDS = (
     lion.CARD,
