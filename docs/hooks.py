@@ -86,7 +86,7 @@ def catalogue_page() -> str:
                 f"[{card.title}](#{card.name})" + (f" ({card.wraps})" if card.wraps else ""),
                 card.family,
                 card.summary,
-                str(card.buffers),
+                f"{card.buffers:g}",
                 ", ".join(sorted(card.needs)),
                 "; ".join(_short(paper) for paper in card.papers),
             ]

@@ -63,7 +63,8 @@ def show_command(name: str, as_json: bool = False) -> int:
     facts.add_row("needs", ", ".join(sorted(entry.needs)))
     if entry.trains:
         facts.add_row(
-            "state", f"{entry.buffers} tensors of the parameter's size ({4 * entry.buffers} bytes in float32)"
+            "state",
+            f"{entry.buffers:g} times the parameter's size ({4 * entry.buffers:g} bytes per parameter in float32)",
         )
     for setting, distribution in entry.search.items():
         facts.add_row(f"tunes {setting}", distribution.describe())

@@ -86,10 +86,11 @@ def test_numbers_of_a_rule() -> None:
 
     rule = Rule("r", update, coefficients=lambda t, s: {"late": t * s["beta1"]}, static=("kind",))
     settings = {"lr": 0.1, "betas": (0.5, 0.9), "kind": "a", "unused": 3}
-    assert rule.numbers(4, settings) == {"lr": 0.1, "beta2": 0.9, "late": 2.0}
-    assert rule.statics(settings) == (("kind", "a"),)
+    values = rule.values(4, settings)
+    assert rule.numbers(values) == {"lr": 0.1, "beta2": 0.9, "late": 2.0}
+    assert rule.statics(values) == (("kind", "a"),)
     with pytest.raises(TypeError, match="rule 'r' takes 'lr', which neither settings nor coefficients give"):
-        rule.numbers(1, {"betas": (0.5, 0.9)})
+        rule.numbers(rule.values(1, {"betas": (0.5, 0.9)}))
     assert spread({"params": [1, 2], "betas": [3, 4], "k": 5}) == {"params": [1, 2], "beta1": 3, "beta2": 4, "k": 5}
 
 

@@ -105,11 +105,12 @@ def test_state_dict_is_plain(case: Case) -> None:
 
 @cases
 def test_card_tells_the_buffers(case: Case) -> None:
-    params = parameters(((8, 8), (16, 4)))
+    """State in units of the parameter's size, of a square matrix that no block or rank is too large for."""
+    params = parameters(((256, 256),))
     opt = case.build(params)
     run(opt, params, gradients(params, 1))
     held = sum(v.numel() for p in params for v in opt.state[p].values() if isinstance(v, torch.Tensor))
-    assert held == card(case.method).buffers * sum(p.numel() for p in params)
+    assert held / params[0].numel() == pytest.approx(card(case.method).buffers, rel=0.005)
 
 
 @cases

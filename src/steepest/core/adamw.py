@@ -39,6 +39,7 @@ ADAMW = Rule(
     name="adamw",
     update=_adamw,
     state={"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like},
+    nonnegative=("exp_avg_sq",),
     coefficients=bias_corrections,  # type: ignore[arg-type]
     ranges={"lr": STEP_SIZE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY},
 )

@@ -99,7 +99,8 @@ class MethodCard:
         target: where the class is, as ``"package.module:Class"``; imported on first use.
         papers: the sources.
         needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...
-        buffers: tensors of the parameter's size that it keeps as state (measured by the contract tests).
+        buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
+            whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
         settings: fixed settings that the arena adds (for wrapped optimizers whose defaults are not the usual practice).
         takes_model: whether the class wants the whole model (to route its parameters) rather than its parameters.
@@ -115,7 +116,7 @@ class MethodCard:
     target: str
     papers: tuple[Paper, ...]
     needs: frozenset[str] = frozenset({"gradient"})
-    buffers: int = 1
+    buffers: float = 1
     search: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     takes_model: bool = False

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from .kernel import WIDTH, Runner, compiler_is_broken
 from .rule import Rule
+from .sharding import full, is_sharded, local, write_full
 
-__all__ = ["PACK_BELOW", "Engine", "Item", "apply", "choose_engine"]
+__all__ = ["PACK_BELOW", "Engine", "Item", "apply", "apply_sharded", "choose_engine"]
 
 Engine = Literal["auto", "eager", "compiled"]
 
@@ -70,6 +71,8 @@ def _elementwise(run: Runner, items: Sequence[Item]) -> None:
     small: list[list[Tensor]] = []
     for item in items:
         tensors = [item.x, item.g, *item.state]
+        if any(t.shape != item.x.shape for t in item.state):
+            raise TypeError(f"the elementwise rule {run.rule.name!r} has a state tensor of another shape")
         pieces = _flat(tensors)
         if pieces is None:
             _through_copies(run, tensors)
@@ -115,11 +118,20 @@ def _through_copies(run: Runner, tensors: Sequence[Tensor]) -> None:
 
 def _tensor(run: Runner, item: Item) -> None:
     """Update one whole tensor; with more than two dimensions as ``(out, rest)``, for which one kernel serves all."""
+    if item.x.dim() > 2:
+        _viewed(run, item, (item.x.shape[0], -1))
+    else:
+        run([item.x, item.g, *item.state], flat=False)
+
+
+def _viewed(run: Runner, item: Item, shape: tuple[int, ...], stacked: bool = False) -> None:
+    """Update a tensor seen in another shape (a view where the memory order allows it, else a copy).
+
+    Its states of another shape are seen as they are, ``stacked`` as a stack of one.
+    """
     tensors = [item.x, item.g, *item.state]
-    if item.x.dim() <= 2:
-        run(tensors, flat=False)
-        return
-    pieces = [t.reshape(t.shape[0], -1) for t in tensors]  # a view where the memory order allows it, else a copy
+    own = (item.x.shape, item.g.shape)
+    pieces = [t.reshape(shape) if t.shape in own else t.unsqueeze(0) if stacked else t for t in tensors]
     run(pieces, flat=False)
     for index, (target, piece) in enumerate(zip(tensors, pieces, strict=True)):
         if index != 1 and piece.data_ptr() != target.data_ptr():
@@ -128,20 +140,34 @@ def _tensor(run: Runner, item: Item) -> None:
 
 def _matrices(run: Runner, items: Sequence[Item]) -> None:
     """Stack equal shapes (convolutions as ``(out, in * kernel)``) and update each stack in one batched call."""
-    by_shape: dict[tuple[int, int], list[Item]] = {}
+    by_shape: dict[tuple[tuple[int, ...], ...], list[Item]] = {}
     for item in items:
-        by_shape.setdefault((item.x.shape[0], item.x[0].numel()), []).append(item)
-    for shape, members in by_shape.items():
+        shape: tuple[int, ...] = (item.x.shape[0], item.x[0].numel())
+        own = (tuple(s.shape) for s in item.state if s.shape != item.x.shape)
+        by_shape.setdefault((shape, *own), []).append(item)
+    for (shape, *_), members in by_shape.items():
         per_stack = max(1, STACK_ELEMENTS // (shape[0] * shape[1]))
         for start in range(0, len(members), per_stack):
             part = members[start : start + per_stack]
-            columns = list(zip(*([m.x, m.g, *m.state] for m in part), strict=True))
-            pieces = [torch.stack([t.reshape(shape) for t in column]) for column in columns]
-            run(pieces, flat=False)
-            for index, (column, stacked) in enumerate(zip(columns, pieces, strict=True)):
-                if index != 1:
-                    for target, result in zip(column, stacked, strict=True):
-                        target.copy_(result.view(target.shape))
+            if len(part) == 1:
+                _viewed(run, part[0], (1, *shape), stacked=True)
+            else:
+                _stacked(run, part, shape)
+
+
+def _stacked(run: Runner, items: Sequence[Item], shape: tuple[int, ...]) -> None:
+    columns = list(zip(*([m.x, m.g, *m.state] for m in items), strict=True))
+    of_parameter = [all(t.shape == m.x.shape for t, m in zip(column, items, strict=True)) for column in columns]
+    pieces = [
+        torch.stack([t.reshape(shape) for t in column] if viewed else list(column))
+        for column, viewed in zip(columns, of_parameter, strict=True)
+    ]
+    before = [piece._version for piece in pieces]
+    run(pieces, flat=False)
+    for index, (column, stacked) in enumerate(zip(columns, pieces, strict=True)):
+        if index != 1 and stacked._version != before[index]:  # what a rule leaves as it is need not be written
+            for target, result in zip(column, stacked, strict=True):
+                target.copy_(result.view(target.shape))
 
 
 #: A stack of matrices holds at most about this many elements, which bounds the extra memory of a step.
@@ -179,6 +205,40 @@ def apply(
         run = Runner(rule, settings, step, device, compiled)
         for item in kinds["tensor"]:
             _tensor(run, item)
+    if "shaped" in kinds:
+        run = Runner(rule, settings, step, device, False)
+        for item in kinds["shaped"]:
+            run([item.x, item.g, *item.state], flat=False)
     if "matrix" in kinds:
         # Matrix products dominate and are library calls already; compiling around them only adds a start-up.
         _matrices(Runner(rule, settings, step, device, False), kinds["matrix"])
+
+
+def apply_sharded(
+    rule: Rule,
+    settings: Mapping[str, Any],
+    step: int,
+    items: Sequence[Item],
+    *,
+    engine: Literal["eager", "compiled"],
+) -> None:
+    """:func:`apply` for DTensors.
+
+    An elementwise rule works on the local shards; others gather, update alike everywhere, and keep their shard.
+    """
+    shown: list[Item] = []
+    gathered: list[tuple[list[Tensor], Item]] = []
+    for item in items:
+        tensors = [item.x, item.g, *item.state]
+        if not is_sharded(item.x) or rule.granularity_of(item.x, settings) == "elementwise":
+            x, g, *state = [local(t) for t in tensors]
+            shown.append(Item(x, g, tuple(state)))
+        else:
+            x, g, *state = [full(t) for t in tensors]
+            shown.append(Item(x, g, tuple(state)))
+            gathered.append((tensors, shown[-1]))
+    apply(rule, settings, step, shown, engine=engine)
+    for targets, whole in gathered:
+        for target, result in zip([targets[0], *targets[2:]], [whole.x, *whole.state], strict=True):
+            if is_sharded(target):
+                write_full(target, result)

@@ -29,11 +29,17 @@ def in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], n
     dtype = compute_dtype(pieces[0].dtype)
     inputs = [t.to(dtype) for t in pieces]
     x, *results = rule.update(*inputs, **numbers, **statics)
-    # A rule may keep one of its inputs as state (the old parameter, say), which must not be overwritten first.
-    results = [r.clone() if any(r is t for t in inputs) else r for r in results]
-    pieces[0].copy_(x)
-    for target, result in zip(pieces[2:], results, strict=True):
-        target.copy_(result)
+    # A rule may keep one of its inputs as another state (the old parameter, say), which must not be overwritten first;
+    # a state that it returns as it was is not written.
+    results = [
+        r.clone() if any(r is t for t in inputs) and r is not old else r
+        for r, old in zip(results, inputs[2:], strict=True)
+    ]
+    if x is not inputs[0]:
+        pieces[0].copy_(x)
+    for target, old, result in zip(pieces[2:], inputs[2:], results, strict=True):
+        if result is not old:
+            target.copy_(result)
 
 
 class _Kernel:
@@ -154,8 +160,9 @@ class Runner:
         self, rule: Rule, settings: Mapping[str, Any], step: int, device: torch.device, compiled: bool
     ) -> None:
         self.rule = rule
-        self.statics = rule.statics(settings)
-        self.numbers = {name: float(value) for name, value in rule.numbers(step, settings).items()}
+        values = rule.values(step, settings)
+        self.statics = rule.statics(values)
+        self.numbers = {name: float(value) for name, value in rule.numbers(values).items()}
         self.compiled = compiled
         self.scalars: dict[tuple[Any, ...], Tensor] = {}
         if compiled:

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .engine import Engine, Item, apply, choose_engine
+from .engine import Engine, apply, apply_sharded, choose_engine
 from .functional import Functional
 from .ranges import Flag, OneOf, Range, check_settings
 from .routing import Routing, route
-from .rule import Granularity, Rule, compute_dtype
-from .sharding import full, is_sharded, local, on_any_process, write_full
+from .rule import Granularity, Measure, Rule, StateMakers
+from .sharding import is_sharded, local, on_any_process
 from .state_dict import check_loadable
+from .store import Rounding, StateDtype, Store
 
 __all__ = ["Common", "NonFinite", "Parameters", "RuleOptimizer"]
 
@@ -33,12 +34,16 @@ class Common(TypedDict, total=False):
     maximize: bool
     engine: Engine
     nonfinite: NonFinite
+    state_dtype: StateDtype
+    rounding: Rounding
 
 
 _COMMON: dict[str, Range] = {
     "maximize": Flag(),
     "engine": OneOf(("auto", "eager", "compiled")),
     "nonfinite": OneOf(("propagate", "skip", "raise")),
+    "state_dtype": OneOf(("float32", "bfloat16", "8bit")),
+    "rounding": OneOf(("nearest", "stochastic", "compensated")),
 }
 
 
@@ -46,8 +51,8 @@ class RuleOptimizer(Optimizer):
     """A ``torch.optim.Optimizer`` made of a pure update rule.
 
     Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
-    ``state_tensors``, ``granularity``, ``coefficients``, ``ranges``, ``static`` and ``fallback``; their ``__init__``
-    spells the settings out and passes them on.
+    ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative`` and
+    ``fallback``; their ``__init__`` spells the settings out and passes them on.
 
     Args:
         params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
@@ -59,21 +64,31 @@ class RuleOptimizer(Optimizer):
         nonfinite: what a NaN or infinite gradient does. ``"propagate"``: nothing is checked, as in torch.optim.
             ``"skip"``: the whole step is left out and counted in ``skipped_steps``. ``"raise"``: ``FloatingPointError``
             that names the parameter, before anything is changed.
+        state_dtype: how state of the parameter's size is stored between steps. ``"float32"``; ``"bfloat16"``: 2 bytes
+            per number; ``"8bit"``: one byte and a scale per 256 numbers, for tensors of at least 4,096 elements. Both
+            are rounded stochastically; the rule computes in float32 in any case. State of float64 and complex
+            parameters stays as it is.
+        rounding: how the new value of a half-precision parameter is rounded. ``"nearest"``: updates below half its
+            spacing are lost; ``"stochastic"`` (bfloat16 only): they act in the mean; ``"compensated"``: what was lost
+            is kept in a further half-precision state tensor.
         routing: patterns that override where a module's parameters go (methods with a fallback only).
 
     Raises:
         ValueError, TypeError: a setting is out of its range (the message names it), no parameters are given, a
             parameter appears twice, or is complex where the rule has no meaning for complex numbers.
-        RuntimeError: a gradient is sparse.
+        RuntimeError: a gradient is sparse, or 8-bit state is asked for a sharded parameter.
 
-    State of half-precision parameters is kept in float32, and the rule is evaluated in float32 for them.
+    State of half-precision parameters is kept in float32 unless ``state_dtype`` says otherwise, and the rule is
+    evaluated in float32 for them.
     """
 
-    state_tensors: ClassVar[Mapping[str, Callable[[Tensor], Tensor]]] = {}
+    state_tensors: ClassVar[StateMakers] = {}
     granularity: ClassVar[Granularity | Callable[..., Granularity]] = "elementwise"
     coefficients: ClassVar[Callable[..., Mapping[str, Any]] | None] = None
+    measure: ClassVar[Measure | None] = None
     ranges: ClassVar[Mapping[str, Range]] = {}
     static: ClassVar[tuple[str, ...]] = ()
+    nonnegative: ClassVar[tuple[str, ...]] = ()
     complex_as_real: ClassVar[bool] = True
     fallback: ClassVar[Rule | None] = None
     algorithm: ClassVar[Rule]
@@ -92,8 +107,10 @@ class RuleOptimizer(Optimizer):
                 state=cls.state_tensors,
                 granularity=cls.granularity,
                 coefficients=cls.coefficients,
+                measure=cls.measure,
                 ranges=cls.ranges,
                 static=cls.static,
+                nonnegative=cls.nonnegative,
                 complex_as_real=cls.complex_as_real,
             )
 
@@ -105,14 +122,23 @@ class RuleOptimizer(Optimizer):
         maximize: bool = False,
         engine: Engine = "auto",
         nonfinite: NonFinite = "propagate",
+        state_dtype: StateDtype = "float32",
+        rounding: Rounding = "nearest",
         fallback_settings: Mapping[str, Any] | None = None,
         routing: Mapping[str, str] | None = None,
     ) -> None:
-        common = {"maximize": maximize, "engine": engine, "nonfinite": nonfinite}
+        common = {
+            "maximize": maximize,
+            "engine": engine,
+            "nonfinite": nonfinite,
+            "state_dtype": state_dtype,
+            "rounding": rounding,
+        }
         check_settings(type(self).__name__, common, _COMMON)
         check_settings(type(self).__name__, settings, self.ranges)
         self.engine: Engine = engine
         self.nonfinite: NonFinite = nonfinite
+        self.store = Store(state_dtype, rounding)
         self.skipped_steps = 0
         self.routing: Routing | None = None
         self._fallback_settings = dict(fallback_settings or {})
@@ -228,12 +254,18 @@ class RuleOptimizer(Optimizer):
         elements = sum(p.numel() for group in self.param_groups for p in group["params"])
         for group, params in active:
             rule = self.rule_named(group["rule"])
-            for (step, _, device), bucket in self._buckets(rule, params).items():
+            buckets = self._buckets(rule, group, params)
+            settings = self._measured(rule, group, params, loss) if params else group
+            for (step, _, device), bucket in buckets.items():
                 engine = choose_engine(self.engine, elements, device)
-                if _sharded(bucket):
-                    self._step_sharded(rule, group, step, bucket, engine)
-                else:
-                    apply(rule, group, step, [self._item(rule, p, group) for p in bucket], engine=engine)
+                for part in self.store.parts(bucket):
+                    items = [self.store.lend(p, self.state[p], group, engine) for p in part]
+                    if any(is_sharded(p) for p in part):
+                        apply_sharded(rule, settings, step, items, engine=engine)
+                    else:
+                        apply(rule, settings, step, items, engine=engine)
+                    for p, item in zip(part, items, strict=True):
+                        self.store.keep(rule, p, self.state[p], item, engine)
         return loss
 
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
@@ -273,57 +305,33 @@ class RuleOptimizer(Optimizer):
                     )
         raise FloatingPointError(f"{type(self).__name__}: a gradient on another process is not finite")
 
-    def _buckets(self, rule: Rule, params: list[Tensor]) -> dict[tuple[int, torch.dtype, torch.device], list[Tensor]]:
+    def _buckets(
+        self, rule: Rule, group: Mapping[str, Any], params: list[Tensor]
+    ) -> dict[tuple[int, torch.dtype, torch.device], list[Tensor]]:
+        """Parameters that take the same step; those that take their first get their state."""
         buckets: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
         for p in params:
             state = self.state[p]
             if not state:
                 state["step"] = 0
-                for name, make in rule.state.items():
-                    state[name] = _as_state(make(p), p)
+                state.update(self.store.begin(rule, p, group))
             state["step"] += 1
             buckets.setdefault((state["step"], p.dtype, p.device), []).append(p)
         return buckets
 
-    def _item(self, rule: Rule, p: Tensor, group: Mapping[str, Any]) -> Item:
-        x, g = p.detach(), p.grad
-        assert g is not None
-        state = tuple(self.state[p][name] for name in rule.state)
-        if x.is_complex():
-            x, g = torch.view_as_real(x), torch.view_as_real(g.resolve_conj())
-            state = tuple(torch.view_as_real(s) for s in state)
-        return Item(x, -g if group["maximize"] else g, state)
-
-    def _step_sharded(
-        self,
-        rule: Rule,
-        group: Mapping[str, Any],
-        step: int,
-        bucket: list[Tensor],
-        engine: Literal["eager", "compiled"],
-    ) -> None:
-        """DTensors: an elementwise rule works on the local shards; others gather, update alike everywhere, and keep
-        their shard."""
-        items: list[Item] = []
-        gathered: list[tuple[list[Tensor], Item]] = []
-        for p in bucket:
-            item = self._item(rule, p, group)
-            tensors = [item.x, item.g, *item.state]
-            if not is_sharded(item.x) or rule.granularity_of(item.x, group) == "elementwise":
-                items.append(Item(*_tuple_item([local(t) for t in tensors])))
-            else:
-                whole = Item(*_tuple_item([full(t) for t in tensors]))
-                items.append(whole)
-                gathered.append((tensors, whole))
-        apply(rule, group, step, items, engine=engine)
-        for targets, whole in gathered:
-            for target, result in zip([targets[0], *targets[2:]], [whole.x, *whole.state], strict=True):
-                write_full(target, result)
+    def _measured(self, rule: Rule, group: dict[str, Any], params: list[Tensor], loss: Any) -> Mapping[str, Any]:
+        """The group's settings with what the rule measures on all its tensors together."""
+        if rule.measure is None:
+            return group
+        items = [self.store.lend(p, self.state[p], group, "eager") for p in params]
+        pieces = [(item.x, item.g, *item.state) for item in items]
+        numbers, group["shared"] = rule.measure(pieces, group, group.get("shared", {}), loss)
+        return {**group, **numbers}
 
     # ---------------------------------------------------------------------------------------- saving
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("engine", "nonfinite", "skipped_steps", "routing", "_fallback_settings")
+        own = ("engine", "nonfinite", "store", "skipped_steps", "routing", "_fallback_settings")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -356,16 +364,20 @@ class RuleOptimizer(Optimizer):
 
     def _restore_state(self, state_dict: Mapping[str, Any]) -> None:
         """torch casts loaded state to the parameter's dtype; ours is float32 for half-precision parameters."""
-        ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for index, p in zip(ids, params, strict=True):
-            for name, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and name != "step":
-                    fresh = _as_state(torch.empty_like(p), p)
-                    fresh.copy_(value)
-                    self.state[p][name] = fresh
-                elif name == "step":
-                    self.state[p][name] = int(value)
+        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+        own = [(p, group) for group in self.param_groups for p in group["params"]]
+        for index, (p, group) in zip(saved, own, strict=True):
+            entry = state_dict["state"].get(index)
+            if not entry:
+                continue
+            restored: dict[str, Any] = {"step": int(entry["step"])}
+            for name, shape in self.store.layout(self.rule_named(group["rule"]), p, group).items():
+                if shape.shape == p.shape:
+                    restored[name] = torch.empty_like(p.detach(), dtype=shape.dtype)
+                else:
+                    restored[name] = torch.empty(shape.shape, dtype=shape.dtype, device=p.device)
+                restored[name].copy_(entry[name])
+            self.state[p] = restored
 
     # ---------------------------------------------------------------------------------------- functional
 
@@ -378,16 +390,3 @@ class RuleOptimizer(Optimizer):
         """
         probe = cls([torch.zeros(1, 1)], **settings)
         return Functional(cls.algorithm, {k: deepcopy(v) for k, v in probe.param_groups[0].items() if k != "params"})
-
-
-def _tuple_item(tensors: list[Tensor]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    return tensors[0], tensors[1], tuple(tensors[2:])
-
-
-def _sharded(params: list[Tensor]) -> bool:
-    return any(is_sharded(p) for p in params)
-
-
-def _as_state(t: Tensor, p: Tensor) -> Tensor:
-    """A state tensor in the dtype that states have: float32 at least."""
-    return t.detach().to(compute_dtype(p.dtype)) if not t.is_complex() else t.detach()

@@ -47,29 +47,35 @@ def check_loadable(optimizer: "RuleOptimizer", state_dict: Mapping[str, Any]) ->
             entry = state_dict["state"].get(key)
             if not entry:
                 continue
-            if set(entry) != {"step", *rule.state}:
+            expected = optimizer.store.layout(rule, p, {**own, **saved})
+            if set(entry) != {"step", *expected}:
                 raise ValueError(
                     f"{me}: the state dict holds {sorted(entry)} for parameter {optimizer.label(p)}, "
-                    f"expected {sorted({'step', *rule.state})}"
+                    f"expected {sorted({'step', *expected})}"
                 )
             if isinstance(entry["step"], bool) or not isinstance(entry["step"], (int, float, Tensor)):
                 raise ValueError(
                     f"{me}: 'step' of parameter {optimizer.label(p)} must be a number, got {entry['step']!r}"
                 )
-            for name in rule.state:
+            for name, layout in expected.items():
                 if not isinstance(entry[name], Tensor):
                     raise ValueError(
                         f"{me}: state {name!r} of parameter {optimizer.label(p)} must be a tensor, "
                         f"got {type(entry[name]).__name__}"
                     )
-                if is_sharded(entry[name]) != is_sharded(p):
+                if is_sharded(entry[name]) != (is_sharded(p) and layout.shape == p.shape):
                     held, wanted = ("sharded", "whole") if is_sharded(entry[name]) else ("whole", "sharded")
                     raise ValueError(
                         f"{me}: state {name!r} of parameter {optimizer.label(p)} is a {held} tensor, the parameter is "
                         f"{wanted}; use torch.distributed.checkpoint.state_dict.set_optimizer_state_dict"
                     )
-                if entry[name].shape != p.shape:
+                if entry[name].shape != layout.shape:
                     raise ValueError(
-                        f"{me}: state {name!r} of parameter {optimizer.label(p)} has shape {tuple(entry[name].shape)}, "
-                        f"the parameter has {tuple(p.shape)}"
+                        f"{me}: state {name!r} of parameter {optimizer.label(p)} of shape {tuple(p.shape)} has shape "
+                        f"{tuple(entry[name].shape)}, expected {tuple(layout.shape)}"
+                    )
+                if entry[name].is_floating_point() != layout.is_floating_point():
+                    raise ValueError(
+                        f"{me}: state {name!r} of parameter {optimizer.label(p)} has dtype {entry[name].dtype}, "
+                        f"expected {layout.dtype}: it was saved with another state_dtype"
                     )

@@ -45,6 +45,7 @@ class AdaBelief(RuleOptimizer):
     """
 
     state_tensors = {"exp_avg": torch.zeros_like, "deviation": torch.zeros_like}
+    nonnegative = ("deviation",)
     ranges = {"lr": STEP_SIZE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY}
     coefficients = staticmethod(bias_corrections)
 

@@ -52,6 +52,7 @@ class AdaBound(RuleOptimizer):
     """
 
     state_tensors = {"exp_avg": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
+    nonnegative = ("exp_avg_sq", "max_exp_avg_sq")
     ranges = {
         "lr": STEP_SIZE,
         "betas": BETAS,

@@ -50,6 +50,7 @@ class AdamP(RuleOptimizer):
     coefficients = staticmethod(bias_corrections)
     complex_as_real = False
     static = ("nesterov",)
+    nonnegative = ("exp_avg_sq",)
     ranges = {
         "lr": STEP_SIZE,
         "betas": BETAS,

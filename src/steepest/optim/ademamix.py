@@ -48,6 +48,7 @@ class AdEMAMix(RuleOptimizer):
     """
 
     state_tensors = {"exp_avg": torch.zeros_like, "exp_avg_slow": torch.zeros_like, "exp_avg_sq": torch.zeros_like}
+    nonnegative = ("exp_avg_sq",)
     ranges = {
         "lr": STEP_SIZE,
         "betas": Reals(3, MOMENTUM),

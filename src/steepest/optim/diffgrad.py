@@ -48,6 +48,7 @@ class DiffGrad(RuleOptimizer):
         "exp_avg_sq": torch.zeros_like,
         "previous_gradient": torch.zeros_like,
     }
+    nonnegative = ("exp_avg_sq",)
     ranges = {"lr": STEP_SIZE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY}
     coefficients = staticmethod(bias_corrections)
 
