@@ -208,3 +208,17 @@ def test_a_rule_without_its_number_says_so() -> None:
     rule = Rule("odd", lambda x, g, *, missing: (x,))
     with pytest.raises(TypeError, match="rule 'odd' takes 'missing'"):
         rule.numbers(rule.values(1, {}))
+
+
+def test_hooks_run_once_also_where_a_parent_class_is_in_use() -> None:
+    class Child(Factored):
+        def advance(self, closure: Any = None) -> Any:
+            return super().advance(closure)
+
+    Factored(matrices((2, 2)))
+    params = matrices((2, 2))
+    opt = Child(params)
+    seen: list[str] = []
+    opt.register_step_post_hook(lambda *_: seen.append("post"))
+    steps(opt, params, 1)
+    assert seen == ["post"]

@@ -10,9 +10,41 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from steepest.catalogue import card, cards
+from steepest.core.curvature import CurvatureOptimizer
 from steepest.core.optimizer import RuleOptimizer
+from steepest.core.rule import compute_dtype
+from steepest.optim import adahessian, sophia
 
 OURS = {name: entry for name, entry in cards("optim").items() if not entry.wraps}
+
+
+class _Fed(CurvatureOptimizer):
+    """A curvature method that feeds itself estimates made of the gradients, so that it runs like any other here."""
+
+    def advance(self, closure: Any = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        params = [p for group in self.param_groups for p in group["params"]]
+        given = [p.grad for p in params if p.grad is not None and p.grad.layout == torch.strided]
+        finite = self.nonfinite == "propagate" or all(bool(g.isfinite().all()) for g in given)
+        if self.wants_estimate and finite and all(p.grad is None or p.grad.layout == torch.strided for p in params):
+            wide = [None if p.grad is None else p.grad.to(compute_dtype(p.dtype)) for p in params]
+            self.observe([None if g is None else g * g.abs() for g in wide])
+        super().advance()
+        return loss
+
+
+class AdaHessian(_Fed, adahessian.AdaHessian):
+    pass
+
+
+class Sophia(_Fed, sophia.Sophia):
+    pass
+
+
+FED = {"adahessian": AdaHessian, "sophia": Sophia}
 
 
 @dataclass(frozen=True)
@@ -28,7 +60,7 @@ class Case:
 
     @property
     def cls(self) -> type[RuleOptimizer]:
-        return card(self.method).load()
+        return FED.get(self.method) or card(self.method).load()
 
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
@@ -62,6 +94,8 @@ CASES = (
     Case("adamp", {"lr": 0.01, "weight_decay": 0.1, "delta": 2.0}),
     Case("adamp", {"lr": 0.01, "weight_decay": 0.1, "nesterov": True}, "nesterov"),
     Case("sgdp", {"lr": 0.01, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.1, "delta": 2.0}),
+    Case("adahessian", {"lr": 0.01, "weight_decay": 0.1, "block_size": 2}),
+    Case("sophia", {"lr": 0.01, "weight_decay": 0.1, "update_every": 1, "gamma": 0.5}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
 )

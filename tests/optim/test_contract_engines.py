@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from steepest.core import kernel
+from steepest.core.curvature import CurvatureOptimizer
 from steepest.optim import Lion, LionK
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
+#: Those whose curvature comes from outside have no functional form.
+pure_cases = pytest.mark.parametrize("case", [c for c in CASES if not issubclass(c.cls, CurvatureOptimizer)], ids=str)
 matrix_only = {"muon"}
 
 
@@ -27,7 +30,7 @@ def shapes_for(case: Case) -> tuple[tuple[int, ...], ...]:
 # ------------------------------------------------------------------------------------------------ functional
 
 
-@cases
+@pure_cases
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex128], ids=str)
 @pytest.mark.parametrize("maximize", [False, True])
 def test_functional_equals_eager(case: Case, dtype: torch.dtype, maximize: bool) -> None:
@@ -55,7 +58,7 @@ def test_functional_equals_eager(case: Case, dtype: torch.dtype, maximize: bool)
             assert_close([kept], [opt.state[p][key]])
 
 
-@cases
+@pure_cases
 def test_functional_overrides_are_settings(case: Case) -> None:
     """An override acts as the setting itself would, also where a schedule (warm-up, base_lr) stands behind it."""
     params = parameters(shapes_for(case))
@@ -76,7 +79,7 @@ def test_functional_overrides_are_settings(case: Case) -> None:
     assert_close(values.values(), params)
 
 
-@cases
+@pure_cases
 def test_functional_names_unknown_settings(case: Case) -> None:
     pure = case.cls.functional(**case.settings)
     values = {"w": torch.ones(2, 2)}
@@ -89,6 +92,11 @@ def test_functional_muon_refuses_vectors() -> None:
     values = {"bias": torch.ones(3)}
     with pytest.raises(ValueError, match=r"'bias' of shape \(3,\) is not a matrix"):
         pure.update(values, values, pure.init(values))
+
+
+def test_functional_curvature_is_refused() -> None:
+    with pytest.raises(TypeError, match="Sophia has no functional form: its curvature comes from outside"):
+        OURS["sophia"].load().functional()
 
 
 QUADRATIC = [p.detach() for p in parameters(((5, 3), (5, 4), (3, 4)), seed=3)]
@@ -106,7 +114,7 @@ def trained(case: Case, lr: Any, steps: int = 4) -> Tensor:
     return 0.5 * (mix @ values["w"] - aim).square().sum()
 
 
-@cases
+@pure_cases
 def test_gradient_with_respect_to_the_learning_rate(case: Case) -> None:
     at, h = torch.tensor(0.01, dtype=torch.float64), 1e-7
     slope = torch.func.grad(lambda lr: trained(case, lr))(at)
@@ -115,7 +123,7 @@ def test_gradient_with_respect_to_the_learning_rate(case: Case) -> None:
     assert torch.allclose(slope, difference, rtol=2e-5), (slope, difference)
 
 
-@cases
+@pure_cases
 def test_many_learning_rates_at_once(case: Case) -> None:
     rates = torch.tensor([0.0, 0.001, 0.01, 0.1], dtype=torch.float64)
     together = torch.vmap(lambda lr: trained(case, lr), randomness="same")(rates)

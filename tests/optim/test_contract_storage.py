@@ -54,7 +54,7 @@ def test_low_precision_state_steps_like_float32(case: Case, kind: str) -> None:
     run(twin, twins, grads)
     for p, q, start in zip(params, twins, starts, strict=True):
         way = (q - start).norm()
-        assert (p - q).norm() < (0.05 if kind == "bfloat16" else 0.3) * way
+        assert (p - q).norm() < (0.05 if kind == "bfloat16" else 0.5) * way
         if case.cls.algorithm.measure is None and all(s.dtype == torch.float32 for s in _tensors(opt.state[p])):
             assert torch.equal(p, q)
 

@@ -64,6 +64,8 @@ class Task:
         draw: draws a mini-batch ``draw(train, batch_size, generator)``; by default the training rows are shuffled anew
             in every epoch.
         eval_batch_size: examples per batch of an evaluation.
+        sample: ``sample(outputs)``: targets drawn from the model's own prediction, for methods that estimate curvature
+            from them (Sophia); uses torch's global random state. None: such methods cannot take part.
         description: a sentence for ``steepest show``.
     """
 
@@ -80,6 +82,7 @@ class Task:
     evaluations: int = 20
     draw: Callable[[Examples, int, torch.Generator], Batch] | None = None
     eval_batch_size: int = 2048
+    sample: Callable[[Tensor], Tensor] | None = None
     description: str = ""
     _cache: dict[str, Data] = field(default_factory=dict, repr=False, compare=False)
 

@@ -2,7 +2,8 @@
 
 Budget
     In steps, one step is one gradient evaluation on a mini-batch: a closure method that evaluates the gradient twenty
-    times in one ``step`` call uses twenty of them (and may overshoot the budget by the last call). In seconds, the
+    times in one ``step`` call uses twenty of them (and may overshoot the budget by the last call); a Hessian-vector
+    product, or a gradient on sampled targets, counts as one more. In seconds, the
     clock counts training alone: evaluations stop it, and what a first step costs a process (imports, compilation) is
     not on it.
 Schedule
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from steepest.core.card import MethodCard
+from steepest.core.curvature import twice_differentiable
 
 from .measure import PeakMemory, state_bytes
 from .results import CurvePoint, Status
@@ -217,11 +219,11 @@ class _Run:
 
         def closure() -> Tensor:
             nonlocal total, since
+            self.steps += self._estimate(model, optimizer, inputs)
             optimizer.zero_grad()
-            loss = task.loss(model(inputs), targets)
-            loss.backward()
+            loss, cost = self._differentiate(model, optimizer, inputs, targets)
             total = total + loss.detach()
-            self.steps += 1
+            self.steps += cost
             since += 1
             return loss
 
@@ -273,6 +275,33 @@ class _Run:
             outcome["state_bytes_per_parameter"] = state_bytes(optimizer) / trained
         return Outcome("complete", None, self.steps, self.clock.total, tuple(self.curve), **outcome)
 
+    def _estimate(self, model: nn.Module, optimizer: Any, inputs: Tensor) -> int:
+        """An estimate of curvature from sampled targets, where the method wants one; the gradients it took."""
+        if "sampled targets" not in self.card.needs or not optimizer.wants_estimate:
+            return 0
+        if self.task.sample is None:
+            raise ValueError(f"{self.card.title} needs targets drawn from the model; the task has no sample()")
+        outputs = model(inputs)
+        with torch.no_grad():
+            drawn = self.task.sample(outputs)
+        optimizer.estimate(self.task.loss(outputs, drawn), samples=drawn.numel())
+        return 1
+
+    def _differentiate(self, model: nn.Module, optimizer: Any, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+        """The loss of a mini-batch, with its gradients in place, and the gradient evaluations that it took.
+
+        A Hessian-vector product counts as one more.
+        """
+        if "hvp" not in self.card.needs:
+            loss = self.task.loss(model(inputs), targets)
+            loss.backward()
+            return loss, 1
+        twice = bool(optimizer.wants_estimate)
+        with twice_differentiable():
+            loss = self.task.loss(model(inputs), targets)
+        optimizer.backward(loss)
+        return loss, 1 + twice
+
     def _warm_up(self, training: Examples) -> None:
         """One step of a throwaway model, the first time that this process meets the method on this task.
 
@@ -287,10 +316,9 @@ class _Run:
         inputs, targets = next(_batches(self.task, training, torch.Generator().manual_seed(self.seed)))
 
         def closure() -> Tensor:
+            self._estimate(model, optimizer, inputs)
             optimizer.zero_grad()
-            loss = self.task.loss(model(inputs), targets)
-            loss.backward()
-            return loss
+            return self._differentiate(model, optimizer, inputs, targets)[0]
 
         if "closure" in self.card.needs:
             optimizer.step(closure)

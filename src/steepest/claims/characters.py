@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from steepest import data
 from steepest.arena.task import Data, Examples, Task
+from steepest.arena.tasks.common import draw_classes
 from steepest.arena.tasks.pytext_gpt import GPT
 
 __all__ = ["characters"]
@@ -38,6 +39,7 @@ def characters(
         model=partial(_model, context, width, layers, heads),
         data=partial(_data, context, windows, corpus),
         loss=_loss,
+        sample=draw_classes,
         batch_size=batch,
         evaluations=10,
         draw=partial(_draw, context),

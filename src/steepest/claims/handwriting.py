@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from steepest import data
 from steepest.arena.task import Data, Task
-from steepest.arena.tasks.common import accuracy, examples
+from steepest.arena.tasks.common import accuracy, draw_classes, examples
 
 __all__ = ["handwriting"]
 
@@ -31,6 +31,7 @@ def handwriting(network: Network, *, full: bool = False, batch: int = 32) -> Tas
         model=partial(_perceptron if network == "perceptron" else _convolutional, full),
         data=partial(_data, network == "convolutional", full),
         loss=functional.cross_entropy,
+        sample=draw_classes,
         metric=accuracy,
         metric_name="accuracy",
         higher_is_better=True,

@@ -243,6 +243,14 @@ class RuleOptimizer(Optimizer):
         Returns:
             What the closure returned, else ``None``.
         """
+        return self.advance(closure)
+
+    def advance(self, closure: Callable[[], Any] | None = None) -> Any:
+        """What :meth:`step` does; methods override this one.
+
+        torch puts a class's step hooks around its ``step``. A ``step`` that called its parent's would run them twice
+        whenever the parent class is in use too.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -251,6 +259,7 @@ class RuleOptimizer(Optimizer):
         if self.nonfinite != "propagate" and not self._finite(active):
             self.skipped_steps += 1
             return loss
+        self.check_ready([p for _, params in active for p in params])
         elements = sum(p.numel() for group in self.param_groups for p in group["params"])
         for group, params in active:
             rule = self.rule_named(group["rule"])
@@ -267,6 +276,9 @@ class RuleOptimizer(Optimizer):
                     for p, item in zip(part, items, strict=True):
                         self.store.keep(rule, p, self.state[p], item, engine)
         return loss
+
+    def check_ready(self, params: list[Tensor]) -> None:
+        """Refuse a step of these parameters that lacks something besides their gradients."""
 
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
         params = [p for p in group["params"] if p.grad is not None]

@@ -4,13 +4,13 @@ Where nobody has imported it, nobody can have made one.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["full", "is_sharded", "local", "on_any_process", "write_full"]
+__all__ = ["average_over_processes", "full", "is_sharded", "local", "on_any_process", "write_full"]
 
 
 def is_sharded(t: Any) -> bool:
@@ -49,3 +49,15 @@ def on_any_process(flag: bool, tensors: Iterable[Any]) -> bool:
         count = torch.tensor(float(flag), device=device)
         flag = bool(DTensor.from_local(count, mesh, [Partial()] * mesh.ndim).full_tensor() > 0)
     return flag
+
+
+def average_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The means of tensors over all processes of ``torch.distributed``; the tensors themselves where there is one."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return list(tensors)
+    means = [t.clone() for t in tensors]
+    for mean in means:
+        distributed.all_reduce(mean)
+        mean /= distributed.get_world_size()
+    return means

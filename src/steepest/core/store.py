@@ -73,11 +73,21 @@ class Store:
             part.append(p)
         yield part
 
-    def lend(self, p: Tensor, stored: Mapping[str, Any], group: Mapping[str, Any], engine: Engine) -> Item:
-        """What the engine updates in place: parameter, gradient (with the sign of descent) and state."""
-        x, g = p.detach(), p.grad
+    def lend(
+        self,
+        p: Tensor,
+        stored: Mapping[str, Any],
+        group: Mapping[str, Any],
+        engine: Engine,
+        gradient: Tensor | None = None,
+    ) -> Item:
+        """What the engine updates in place: parameter, gradient (with the sign of descent) and state.
+
+        ``gradient`` takes the place of the parameter's own.
+        """
+        x, g = p.detach(), p.grad if gradient is None else gradient
         assert g is not None
-        state = tuple(decode(name, stored, x, engine == "compiled") for name in _names(stored))
+        state = tuple(decode(name, stored, x, engine == "compiled") for name in self.names(stored))
         if self._widens(p):
             x = x.float()
             if self._compensates(p):
@@ -89,17 +99,27 @@ class Store:
 
     def keep(self, rule: Rule, p: Tensor, stored: Mapping[str, Any], item: Item, engine: Engine) -> None:
         """Store what the engine has updated, where it was not lent what is stored."""
+        self.keep_state(rule, p, stored, item, engine)
         compiled = engine == "compiled"
-        if self.state_dtype != "float32" and not p.is_complex():
-            for name, t in zip(_names(stored), item.state, strict=True):
-                if t is not stored[name]:
-                    for entry, value in self._stored(rule, name, t, p, stored["step"], compiled).items():
-                        stored[entry].copy_(value)
         if self._compensates(p):
             p.copy_(item.x)
             stored[COMPENSATION].copy_(item.x - p.float())
         elif self._widens(p):
             p.copy_(round_stochastically(item.x, stored["step"], compiled))
+
+    def keep_state(self, rule: Rule, p: Tensor, stored: Mapping[str, Any], item: Item, engine: Engine) -> None:
+        """The part of :meth:`keep` that concerns the state."""
+        if self.state_dtype == "float32" or p.is_complex():
+            return
+        for name, t in zip(self.names(stored), item.state, strict=True):
+            if t is not stored[name]:
+                for entry, value in self._stored(rule, name, t, p, stored["step"], engine == "compiled").items():
+                    stored[entry].copy_(value)
+
+    @staticmethod
+    def names(stored: Mapping[str, Any]) -> list[str]:
+        """The state tensors of the rule, in the order in which they were made."""
+        return [name for name in stored if name != "step" and ":" not in name]
 
     def _compensates(self, p: Tensor) -> bool:
         return self.rounding == "compensated" and p.dtype in (torch.bfloat16, torch.float16)
@@ -113,8 +133,3 @@ class Store:
 
     def _stored(self, rule: Rule, name: str, t: Tensor, p: Tensor, step: int, compiled: bool) -> dict[str, Tensor]:
         return encode(name, t, self._kind(t, p), name in rule.nonnegative, step, compiled)
-
-
-def _names(stored: Mapping[str, Any]) -> list[str]:
-    """The state tensors of the rule, in the order in which they were made."""
-    return [name for name in stored if name != "step" and ":" not in name]

@@ -6,22 +6,26 @@
 from . import (
     adabelief,
     adabound,
+    adahessian,
     adamp,
     ademamix,
     diffgrad,
     lion,
     lion_k,
     muon,
+    sophia,
     torch_optimizers,
 )
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
+from .adahessian import AdaHessian
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .sophia import Sophia
 
 __all__ = [
     "SGDP",
@@ -29,11 +33,13 @@ __all__ = [
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
+    "AdaHessian",
     "AdamP",
     "DiffGrad",
     "Lion",
     "LionK",
     "Muon",
+    "Sophia",
 ]
 
 CARDS = (
@@ -45,5 +51,7 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    adahessian.CARD,
+    sophia.CARD,
     *torch_optimizers.CARDS,
 )

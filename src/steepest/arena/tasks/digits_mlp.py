@@ -6,7 +6,7 @@ from torch.nn import functional
 from steepest import data
 
 from ..task import Data, Task
-from .common import accuracy, examples
+from .common import accuracy, draw_classes, examples
 
 __all__ = ["make_task"]
 
@@ -27,6 +27,7 @@ def make_task() -> Task:
         model=_model,
         data=_data,
         loss=functional.cross_entropy,
+        sample=draw_classes,
         metric=accuracy,
         metric_name="accuracy",
         higher_is_better=True,

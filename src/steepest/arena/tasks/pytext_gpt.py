@@ -9,6 +9,7 @@ from torch.nn import functional
 from steepest import data
 
 from ..task import Data, Examples, Task
+from .common import draw_classes
 
 __all__ = ["GPT", "make_task"]
 
@@ -120,6 +121,7 @@ def make_task() -> Task:
         model=_model,
         data=_data,
         loss=_loss,
+        sample=draw_classes,
         metric=_bits,
         metric_name="bits per character",
         higher_is_better=False,
