@@ -180,6 +180,10 @@ def test_bad_input_is_named() -> None:
         opt.step()
     with pytest.raises(RuntimeError, match="must return the loss without calling backward"):
         opt.step(lambda: loss_of(net, x, y).detach())
+    spent = loss_of(net, x, y)
+    spent.backward()
+    with pytest.raises(RuntimeError, match=r"AdaHessian differentiates the loss itself; return it from the closure"):
+        opt.step(lambda: spent)
     with pytest.raises(TypeError, match="the loss must be a tensor with one element"):
         opt.backward(net(x))
     with pytest.raises(ValueError, match="there are 4 parameters, got 1 estimates"):

@@ -113,7 +113,15 @@ class CurvatureOptimizer(RuleOptimizer):
         self._check_loss(loss)
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         due = self.wants_estimate
-        found = torch.autograd.grad(loss, params, create_graph=due, allow_unused=True)
+        try:
+            found = torch.autograd.grad(loss, params, create_graph=due, allow_unused=True)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{type(self).__name__} differentiates the loss itself; return it from the closure, or pass it to "
+                "backward, without calling loss.backward() before"
+            ) from error
         used = [(p, g) for p, g in zip(params, found, strict=True) if g is not None]
         if due:
             gradients, own = [g for _, g in used], [p for p, _ in used]

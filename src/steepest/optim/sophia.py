@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..core.card import Float, MethodCard, Paper
 from ..core.curvature import CurvatureOptimizer
-from ..core.optimizer import Common, Parameters
+from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.ranges import BETAS, STEP_SIZE, WEIGHT_DECAY, Integer, OneOf, Real
 from ..core.rule import lerp
 from ..core.sharding import average_over_processes
@@ -32,7 +32,7 @@ class Sophia(CurvatureOptimizer):
     - ``"gauss-newton"`` (Gauss-Newton-Bartlett; Sophia-G): :math:`\hat h = B\, \hat g \odot \hat g` with the gradient
       of the mean loss on labels that are drawn from the model's own prediction, not the true ones, of :math:`B`
       independent examples (tokens, for a language model). It is unbiased for the diagonal of the Gauss-Newton matrix.
-      When :attr:`wants_estimate` is true, draw labels and call :meth:`estimate`.
+      When :attr:`wants_estimate` is true, draw labels and call :meth:`estimate`; train as with any optimizer.
     - ``"hutchinson"`` (Sophia-H): :math:`\hat h = u \odot Hu` with Gaussian :math:`u`. Train with
       ``optimizer.backward(loss)`` or ``step(closure)`` whose closure returns the loss without calling backward.
 
@@ -137,6 +137,12 @@ class Sophia(CurvatureOptimizer):
             loss.backward()
         else:
             super().backward(loss)
+
+    def advance(self, closure: Any = None) -> Any:
+        """What :meth:`step` does; with the Gauss-Newton estimator, a closure calls backward as usual."""
+        if self.samples_targets:
+            return RuleOptimizer.advance(self, closure)
+        return super().advance(closure)
 
     def estimate(self, loss: Tensor, samples: int) -> None:
         """Take the Gauss-Newton-Bartlett estimate into the average; ``.grad`` stays as it is.
