@@ -222,6 +222,7 @@ def step(
     threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 2,
     rounds: Annotated[int, typer.Option(help="Steps of each, in alternation; medians are shown.")] = 20,
     methods: Annotated[str | None, typer.Option(help="Names separated by commas.", show_default="all")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All methods, which is the default.")] = False,
     peers: Annotated[bool, typer.Option(help="Measure other installed packages too.")] = True,
     smoke: Annotated[bool, typer.Option(help="Only see that it runs: tiny model, two rounds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results for machines.")] = False,
@@ -230,7 +231,26 @@ def step(
     from .bench.commands import step_command
 
     chosen = [m.strip() for m in (methods or "").split(",") if m.strip()]
+    if chosen and everything:
+        raise typer.BadParameter("--all and --methods exclude each other")
     raise typer.Exit(step_command(int(parameters), threads, rounds, chosen, peers, smoke, as_json))
+
+
+@bench.command()
+def scaling(
+    methods: Annotated[str, typer.Option(help="Elementwise methods, separated by commas.")] = "lion,adabelief",
+    smallest: Annotated[float, typer.Option(help="Parameters of the smallest model.")] = 1e6,
+    largest: Annotated[float, typer.Option(help="Parameters of the largest; the reference needs 40 bytes each.")] = 3e8,
+    threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Steps at each size; medians are shown.")] = 10,
+    plot: Annotated[Path | None, typer.Option(help="Draw the curve into this file (.svg or .png).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results for machines.")] = False,
+) -> None:
+    """Step time over model size, beside torch.optim.AdamW(fused=True)."""
+    from .bench.commands import scaling_command
+
+    chosen = [m.strip() for m in methods.split(",") if m.strip()]
+    raise typer.Exit(scaling_command(chosen, smallest, largest, threads, rounds, plot, as_json))
 
 
 def _folder(tasks: list[str]) -> str:

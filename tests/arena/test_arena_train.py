@@ -10,9 +10,10 @@ from arena_helpers import ADAMW, BROKEN, LBFGS, SGD, WILD, card, tiny_task
 from torch import nn
 from torch.nn import functional
 
-from steepest.arena.measure import PeakMemory, state_bytes
+from steepest.arena.measure import PeakMemory
 from steepest.arena.train import evaluate, factor, train
 from steepest.core.card import Float
+from steepest.core.memory import state_bytes
 
 
 class Recorder(torch.optim.SGD):

@@ -56,17 +56,22 @@ def _row(package: str, variant: str, **figures: float) -> StepRow:
 def test_goals_are_judged_both_ways() -> None:
     fast = StepRow("lion", "steepest", "compiled", milliseconds=10.0, per_byte=1.2, goal=1.25, recompilations=0)
     slow = StepRow("lion", "steepest", "compiled", milliseconds=20.0, per_byte=1.3, goal=1.25, recompilations=1)
-    assert fast.met is True
-    assert slow.met is False
-    assert bench._goals([fast])["steepest lion (compiled): at most 1.25x fused AdamW per byte"] is True
-    assert bench._goals([slow])["steepest lion (compiled): at most 1.25x fused AdamW per byte"] is False
+    assert bench._goals([fast])["lion (compiled): at most 1.25x fused AdamW per byte"] is True
+    assert bench._goals([slow])["lion (compiled): at most 1.25x fused AdamW per byte"] is False
 
-    ours = _row("steepest", "polar-express", milliseconds=100.0, orthogonality_error=0.1)
-    theirs = _row("torch", "default", milliseconds=90.0, orthogonality_error=0.2)
+    ours = _row("steepest", "polar-express", milliseconds=100.0, orthogonality_error=0.1, matmul_share=0.6, lead=2.0)
+    theirs = _row("torch", "default", milliseconds=190.0, orthogonality_error=0.2)
     goals = bench._goals([ours, theirs])
     assert goals == {
-        "Muon: faster than torch (default)": False,
-        "Muon: at least as orthogonal as torch (default)": True,
+        "muon (polar-express): at least 70% of the matrix product's FLOP/s": False,
+        "muon (polar-express): at least 2x faster than torch (default)": False,
+        "muon (polar-express): at least as orthogonal as torch (default)": True,
+    }
+    small = StepRow("lion", "steepest", "8-bit", milliseconds=9.0, state_bytes=1.05, memory_goal=1.1)
+    slow = StepRow("shampoo", "steepest", "every 20", milliseconds=9.0, per_step=3.5, step_goal=3.0)
+    assert bench._goals([small, slow]) == {
+        "lion (8-bit): at most 1.1 bytes of state per parameter": True,
+        "shampoo (every 20): at most 3x fused AdamW's step": False,
     }
 
 
@@ -90,5 +95,6 @@ def test_smoke_form_prints_json_with_figures_of_every_row(capsys: pytest.Capture
     ]
     assert all(row["error"] is None and row["milliseconds"] > 0 for row in found["rows"])
     assert found["rows"][0]["orthogonality_error"] < found["rows"][-1]["orthogonality_error"]
-    assert found["goals"]["Muon: at least as orthogonal as torch (default)"] is True
+    assert found["goals"]["muon (polar-express): at least as orthogonal as torch (default)"] is True
+    assert found["rows"][0]["matmul_share"] > 0
     assert found["threads"] == 1

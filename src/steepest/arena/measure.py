@@ -5,13 +5,12 @@ import datetime
 import gc
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["PeakMemory", "environment", "now", "state_bytes"]
+__all__ = ["PeakMemory", "environment", "now"]
 
 
 class PeakMemory:
@@ -54,23 +53,6 @@ def _resident(field: str) -> int | None:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     return None
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-
-
-def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of all tensors in ``optimizer.state``, each counted once."""
-    seen = {(t.data_ptr(), t.numel(), t.dtype): t.numel() * t.element_size() for t in _tensors(dict(optimizer.state))}
-    return sum(seen.values())
 
 
 def now() -> str:

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from steepest.core.card import MethodCard
 from steepest.core.curvature import twice_differentiable
+from steepest.core.memory import state_bytes
 
-from .measure import PeakMemory, state_bytes
+from .measure import PeakMemory
 from .results import CurvePoint, Status
 from .task import Batch, Examples, Task
 

@@ -21,18 +21,28 @@ class Contender:
         package: where it comes from; ``"steepest"`` for ours.
         variant: the engine or mode, for the table.
         build: from parameters to optimizer.
-        buffers: state tensors of the parameter's size; sets the bytes that a step must move.
+        buffers: state in units of the parameter's size; sets the bytes that a step must move. Of matrix methods it is
+            only known from measuring.
         matrices: takes matrices only and is measured on those.
+        interval: steps after which the work repeats (a preconditioner is refreshed every so often); the time of a step
+            is the mean over that many.
         goal: the largest multiple of the reference's time per byte that we promise, for ours.
+        step_goal: the largest multiple of the reference's time per step.
+        memory_goal: the most bytes of state per parameter.
+        lead: how many times faster than every other package's contender of the same method we promise to be.
     """
 
     method: str
     package: str
     variant: str
     build: Callable[[Sequence[Tensor]], Any]
-    buffers: int
+    buffers: float
     matrices: bool = False
+    interval: int = 1
     goal: float | None = None
+    step_goal: float | None = None
+    memory_goal: float | None = None
+    lead: float | None = None
 
     @property
     def key(self) -> str:
@@ -40,7 +50,7 @@ class Contender:
         return f"{self.package}:{self.method}:{self.variant}"
 
     @property
-    def bytes_per_element(self) -> int:
+    def bytes_per_element(self) -> float:
         """Bytes a float32 step must move per parameter: read the gradient, read and write parameter and state."""
         return 4 * (1 + 2 * (1 + self.buffers))
 
@@ -72,6 +82,11 @@ def _ours(method: str, name: str, buffers: int, goal: float | None = 1.25) -> li
     ]
 
 
+def _eight_bits(method: str, name: str, buffers: int, memory_goal: float) -> Contender:
+    build = partial(_make, f"steepest.optim:{name}", engine="compiled", state_dtype="8bit")
+    return Contender(method, "steepest", "8-bit state", build, buffers, memory_goal=memory_goal)
+
+
 def _peer(
     method: str,
     package: str,
@@ -99,8 +114,10 @@ CONTENDERS: tuple[Contender, ...] = (
     _peer("adamw", "torch", "torch.optim:AdamW", 2, "foreach", foreach=True),
     _peer("adamw", "heavyball", "heavyball:AdamW", 2),
     *_ours("lion", "Lion", 1),
+    _eight_bits("lion", "Lion", 1, memory_goal=1.1),
     _peer("lion", _PO, f"{_PO}:Lion", 1),
     *_ours("adabelief", "AdaBelief", 2),
+    _eight_bits("adabelief", "AdaBelief", 2, memory_goal=2.1),
     _peer("adabelief", _PO, f"{_PO}:AdaBelief", 2),
     *_ours("diffgrad", "DiffGrad", 3),
     _peer("diffgrad", _PO, f"{_PO}:DiffGrad", 3),
@@ -114,7 +131,7 @@ CONTENDERS: tuple[Contender, ...] = (
     _peer("adamp", _PO, f"{_PO}:AdamP", 2),
     *_ours("sgdp", "SGDP", 1, goal=None),
     _peer("sgdp", _PO, f"{_PO}:SGDP", 1, lr=0.1),
-    Contender("muon", "steepest", "polar-express", partial(_make, "steepest.optim:Muon"), 1, matrices=True),
+    Contender("muon", "steepest", "polar-express", partial(_make, "steepest.optim:Muon"), 1, matrices=True, lead=2.0),
     Contender(
         "muon",
         "steepest",

@@ -15,10 +15,12 @@ import torch
 from ..core.errors import UnknownName
 from .contenders import CONTENDERS, Contender, installed
 
-__all__ = ["StepBenchmark", "StepRow", "run"]
+__all__ = ["StepBenchmark", "StepRow", "measured", "run"]
 
 #: Seconds allowed for the first step of a compiled rule.
 COLD_GOAL, WARM_GOAL = 10.0, 2.0
+#: The part of the speed of a large matrix product that orthogonalization must reach.
+SHARE_GOAL = 0.7
 
 
 @dataclass(frozen=True)
@@ -29,19 +31,20 @@ class StepRow:
     package: str
     variant: str
     milliseconds: float | None = None
+    per_step: float | None = None
     per_byte: float | None = None
+    state_bytes: float | None = None
     first_step_cold: float | None = None
     first_step_warm: float | None = None
     recompilations: int | None = None
     orthogonality_error: float | None = None
+    matmul_share: float | None = None
     rounds: int | None = None
     goal: float | None = None
+    step_goal: float | None = None
+    memory_goal: float | None = None
+    lead: float | None = None
     error: str | None = None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal for the time per byte is met; None where there is no goal or no figure."""
-        return None if self.goal is None or self.per_byte is None else self.per_byte <= self.goal
 
 
 @dataclass(frozen=True)
@@ -86,25 +89,41 @@ def _fresh(
     raise RuntimeError((done.stderr.strip().splitlines() or ["no output"])[-1])
 
 
+def measured(contender: Contender, elements: int, threads: int, rounds: int, timeout: float = 600.0) -> dict[str, Any]:
+    """The figures of one contender in a fresh process; see :func:`steepest.bench.worker.measure`.
+
+    Raises:
+        RuntimeError: the process failed; the message is its last line.
+        subprocess.TimeoutExpired: it took too long.
+    """
+    with tempfile.TemporaryDirectory() as cache:
+        return _fresh(contender, elements, threads, rounds, cache, timeout)
+
+
 def _row(contender: Contender, elements: int, threads: int, rounds: int, timeout: float) -> StepRow:
-    shown = {"method": contender.method, "package": contender.package, "variant": contender.variant}
+    shown = {
+        name: getattr(contender, name)
+        for name in ("method", "package", "variant", "goal", "step_goal", "memory_goal", "lead")
+    }
     compiles = contender.variant == "compiled"
     try:
         with tempfile.TemporaryDirectory() as cache:
             result = _fresh(contender, elements, threads, rounds, cache, timeout)
             warm = _fresh(contender, elements, threads, 2, cache, timeout) if compiles else None
     except (RuntimeError, subprocess.TimeoutExpired) as error:
-        return StepRow(**shown, goal=contender.goal, error=str(error))
+        return StepRow(**shown, error=str(error))
     return StepRow(
         **shown,
         milliseconds=result["milliseconds"],
+        per_step=result["per_step"],
+        state_bytes=result["state_bytes"],
         per_byte=None if contender.matrices else result["per_byte"],
         first_step_cold=result["first_step_seconds"],
         first_step_warm=warm["first_step_seconds"] if warm else None,
         recompilations=result["recompilations"],
         orthogonality_error=result.get("orthogonality_error"),
+        matmul_share=result.get("matmul_share"),
         rounds=result["rounds"],
-        goal=contender.goal,
     )
 
 
@@ -163,21 +182,38 @@ def _goals(rows: list[StepRow]) -> dict[str, bool]:
     """The promises in words, met or missed, for those whose rows were measured."""
     goals: dict[str, bool] = {}
     for row in rows:
-        name = f"{row.package} {row.method} ({row.variant})"
-        if row.goal is not None:
-            goals[f"{name}: at most {row.goal:g}x fused AdamW per byte"] = bool(row.met)
+        name = f"{row.method} ({row.variant})" if row.package == "steepest" else f"{row.package} {row.method}"
+        if row.goal is not None and row.per_byte is not None:
+            goals[f"{name}: at most {row.goal:g}x fused AdamW per byte"] = row.per_byte <= row.goal
+        if row.step_goal is not None and row.per_step is not None:
+            goals[f"{name}: at most {row.step_goal:g}x fused AdamW's step"] = row.per_step <= row.step_goal
+        if row.memory_goal is not None and row.state_bytes is not None:
+            goals[f"{name}: at most {row.memory_goal:g} bytes of state per parameter"] = (
+                row.state_bytes <= row.memory_goal
+            )
         if row.variant == "compiled" and row.first_step_cold is not None:
             goals[f"{name}: first step under {COLD_GOAL:g} s cold"] = row.first_step_cold < COLD_GOAL
             if row.first_step_warm is not None:
                 goals[f"{name}: first step under {WARM_GOAL:g} s warm"] = row.first_step_warm < WARM_GOAL
             goals[f"{name}: no recompilation over 100 steps of a cosine schedule"] = row.recompilations == 0
-    muons = {(r.package, r.variant): r for r in rows if r.method == "muon" and r.milliseconds is not None}
-    own = muons.get(("steepest", "polar-express"))
-    for (package, variant), peer in muons.items():
-        if own is not None and own.milliseconds and peer.milliseconds and package != "steepest":
-            goals[f"Muon: faster than {package} ({variant})"] = own.milliseconds < peer.milliseconds
-            if own.orthogonality_error is not None and peer.orthogonality_error is not None:
-                goals[f"Muon: at least as orthogonal as {package} ({variant})"] = (
-                    own.orthogonality_error <= peer.orthogonality_error
-                )
+        if row.matmul_share is not None:
+            goals[f"{name}: at least {SHARE_GOAL:.0%} of the matrix product's FLOP/s"] = row.matmul_share >= SHARE_GOAL
+        if row.lead is not None and row.milliseconds is not None:
+            goals |= _against(row, name, rows)
+    return goals
+
+
+def _against(row: StepRow, name: str, rows: list[StepRow]) -> dict[str, bool]:
+    """One of ours against every other package's contender of the same method."""
+    goals: dict[str, bool] = {}
+    assert row.lead is not None
+    assert row.milliseconds is not None
+    for peer in rows:
+        if peer.method != row.method or peer.package in ("steepest",) or peer.milliseconds is None:
+            continue
+        rival = f"{peer.package} ({peer.variant})"
+        faster = "faster than" if row.lead == 1 else f"at least {row.lead:g}x faster than"
+        goals[f"{name}: {faster} {rival}"] = row.lead * row.milliseconds <= peer.milliseconds
+        if row.orthogonality_error is not None and peer.orthogonality_error is not None:
+            goals[f"{name}: at least as orthogonal as {rival}"] = row.orthogonality_error <= peer.orthogonality_error
     return goals

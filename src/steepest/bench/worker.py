@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.memory import state_bytes
+from ..core.orthogonal import fast_dtype, newton_schulz, polar_express
 from .contenders import CONTENDERS, REFERENCE
 
 #: Seconds after which no further round is begun (three are always made), and a first step that counts as slow.
@@ -72,11 +74,12 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
     base: list[float] = []
     begin = time.perf_counter()
     while len(own) < rounds and (len(own) < 3 or time.perf_counter() - begin < PATIENCE):
-        own.append(_milliseconds(optimizer.step, params, grads))
+        # Work that is done every so often is spread over the interval, as a training run sees it.
+        spread = [_milliseconds(optimizer.step, params, grads) for _ in range(contender.interval)]
+        own.append(statistics.fmean(spread))
         base.append(_milliseconds(reference.step, rivals, rival_grads))
-    per_byte = [
-        (a / contender.bytes_per_element) / (b / REFERENCE.bytes_per_element) for a, b in zip(own, base, strict=True)
-    ]
+    ratios = [a / b for a, b in zip(own, base, strict=True)]
+    bytes_ratio = contender.bytes_per_element / REFERENCE.bytes_per_element
     result: dict[str, Any] = {
         "key": key,
         "elements": count,
@@ -84,13 +87,16 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
         "rounds": len(own),
         "milliseconds": statistics.median(own),
         "reference_milliseconds": statistics.median(base),
-        "per_byte": statistics.median(per_byte),
-        "per_byte_quartiles": statistics.quantiles(per_byte, n=4) if len(own) > 1 else [],
+        "per_step": statistics.median(ratios),
+        "per_byte": statistics.median(ratios) / bytes_ratio,
+        "state_bytes": state_bytes(optimizer) / count,
         "graphs": _graphs(),
         "recompilations": _recompilations(optimizer) if contender.variant == "compiled" else None,
     }
     if contender.method == "muon":
         result["orthogonality_error"] = orthogonality_error(contender.build)
+    if contender.method == "muon" and contender.package == "steepest":
+        result["matmul_share"] = matmul_share(optimizer)
     return result
 
 
@@ -131,6 +137,34 @@ def orthogonality_error(build: Callable[[Sequence[Tensor]], Any]) -> float:
     exact = u @ vh
     step = step * ((step * exact).sum() / (step * step).sum())
     return float(torch.linalg.matrix_norm(step - exact) / torch.linalg.matrix_norm(exact))
+
+
+def matmul_share(optimizer: Any, shape: tuple[int, int] = (512, 2048)) -> float:
+    """The speed of orthogonalization in FLOP/s over that of a large matrix product of the same dtype."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    settings = optimizer.param_groups[0]
+    method = {"polar-express": polar_express, "newton-schulz": newton_schulz}[settings["orthogonalization"]]
+    steps = settings["orthogonalization_steps"]
+    arguments = () if steps is None else (steps,)
+    m = torch.randn(4, *shape, generator=torch.Generator().manual_seed(2))
+    with FlopCounterMode(display=False) as counter:
+        method(m, *arguments)
+    square = torch.randn(2048, 2048).to(fast_dtype(m))
+    ours = counter.get_total_flops() / _fastest(lambda: method(m, *arguments))
+    best = 2 * 2048**3 / _fastest(lambda: square @ square)
+    return ours / best
+
+
+def _fastest(call: Callable[[], Any], rounds: int = 7) -> float:
+    """Seconds of the fastest of some calls, after a first one."""
+    call()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 if __name__ == "__main__":
