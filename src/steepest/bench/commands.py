@@ -132,8 +132,8 @@ def _print(found: StepBenchmark) -> None:
         f"Medians of {found.rounds} steps (of those made in 30 s where that is fewer), each contender in a fresh "
         "process and in alternation with torch.optim.AdamW(fused=True) on the same shapes. x AdamW: time per step; "
         "per byte: per byte moved (gradient read, parameter and state read and written). State: bytes per parameter. "
-        "First: seconds of the first step with an empty compile cache, and with a warm one. Methods for matrices: the blocks' "
-        "matrices alone. Polar error: relative distance of the first direction from the exact polar factor of a "
+        "First: seconds of the first step with an empty compile cache, and with a warm one. Methods for matrices: the "
+        "blocks' matrices alone. Polar error: relative distance of the first direction from the exact polar factor of a "
         "512 x 512 Gaussian matrix. Of matmul: FLOP/s of orthogonalization over those of a large matrix product.",
         style="dim",
     )

@@ -55,7 +55,7 @@ def run(
         for size in sizes(smallest, largest):
             progress(f"{name}, {size / 1e6:g} M parameters")
             row = _row(compiled[name], size, threads, rounds)
-            if previous is not None:
+            if previous is not None and row["elements"] > previous["elements"]:
                 rise = math.log(row["milliseconds"] / previous["milliseconds"])
                 row["exponent"] = rise / math.log(row["elements"] / previous["elements"])
             rows.append(row)
