@@ -28,7 +28,7 @@ def test_methods_without_a_compiled_form_are_refused() -> None:
 @pytest.mark.slow
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figure = tmp_path / "curve.svg"
-    arguments = ["bench", "scaling", "--methods", "lion", "--smallest", "20000", "--largest", "120000", "--rounds", "2"]
+    arguments = ["bench", "scaling", "--methods", "lion", "--smallest", "20000", "--largest", "100000", "--rounds", "2"]
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--threads", "1", "--plot", str(figure), "--json"])
     assert ended.value.code == 0

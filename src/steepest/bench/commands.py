@@ -133,8 +133,8 @@ def _print(found: StepBenchmark) -> None:
         "process and in alternation with torch.optim.AdamW(fused=True) on the same shapes. x AdamW: time per step; "
         "per byte: per byte moved (gradient read, parameter and state read and written). State: bytes per parameter. "
         "First: seconds of the first step with an empty compile cache, and with a warm one. Methods for matrices: the "
-        "blocks' matrices alone. Polar error: relative distance of the first direction from the exact polar factor of a "
-        "512 x 512 Gaussian matrix. Of matmul: FLOP/s of orthogonalization over those of a large matrix product.",
+        "blocks' matrices alone. Polar error: relative distance of the first direction from the exact polar factor "
+        "of a 512 x 512 Gaussian matrix. Of matmul: FLOP/s of orthogonalization over those of a large matrix product.",
         style="dim",
     )
     console.print("Versions: " + ", ".join(f"{k} {v}" for k, v in found.versions.items()) + f"; {found.processor}")
