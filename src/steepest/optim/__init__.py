@@ -6,8 +6,11 @@
 from . import (
     adabelief,
     adabound,
+    adamomentum,
     adamp,
     ademamix,
+    amsgrad,
+    ano,
     diffgrad,
     lion,
     lion_k,
@@ -16,8 +19,11 @@ from . import (
 )
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
+from .adamomentum import AdaMomentum
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
+from .amsgrad import AMSGrad
+from .ano import Ano, Anolog
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
@@ -26,10 +32,14 @@ from .muon import Muon
 __all__ = [
     "SGDP",
     "AMSBound",
+    "AMSGrad",
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
+    "AdaMomentum",
     "AdamP",
+    "Ano",
+    "Anolog",
     "DiffGrad",
     "Lion",
     "LionK",
@@ -44,6 +54,9 @@ CARDS = (
     ademamix.CARD,
     *adabound.CARDS,
     *adamp.CARDS,
+    amsgrad.CARD,
+    adamomentum.CARD,
+    *ano.CARDS,
     muon.CARD,
     *torch_optimizers.CARDS,
 )
