@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion
+from steepest.claims import Size, adabound, adamomentum, adamp, ademamix, amsgrad, ano, lion
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
@@ -17,6 +17,9 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         ademamix._sides(ademamix._SCALES[size], 10),
         adabound._sides(adabound._SCALES[size].choices),
         adamp._sides(adamp._SCALES[size]).values(),
+        amsgrad._sides(amsgrad._SCALES[size].rates),
+        ano._sides(ano._SCALES[size].rates),
+        adamomentum._sides(adamomentum._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -31,6 +34,7 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (lion, lion._sides(lion._SCALES[size])),
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
+        (adamomentum, adamomentum._sides(adamomentum._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -40,6 +44,9 @@ def test_the_networks_of_the_full_size_fit_their_data() -> None:
     for network, shape in (("perceptron", (4, 784)), ("convolutional", (4, 1, 28, 28))):
         model = handwriting(network, full=True).build(0)  # type: ignore[arg-type]
         assert model(torch.zeros(shape)).shape == (4, 10)
+    assert ano.noisy(True, 0.1).build(0)(torch.zeros(4, 1, 28, 28)).shape == (4, 10)
+    for kind in amsgrad._NETWORKS:
+        assert amsgrad._network(kind, "mnist").build(0)(torch.zeros(4, 784)).shape == (4, 10)
     scale = lion._SCALES[Size.FULL]
     model = characters(batch=2, width=scale.width, layers=scale.layers, context=scale.context).build(0)
     assert model(torch.zeros(2, scale.context, dtype=torch.long)).shape == (2, scale.context, 96)
@@ -67,3 +74,43 @@ def test_the_lyapunov_function_falls_where_the_objective_rises() -> None:
     runs = [lyapunov("ridge", 0.02, 8.0, seed) for seed in (3, 4, 5)]
     assert max(rise for _, rise, _ in runs) < 1e-12
     assert max(objective for _, _, objective in runs) > 1e-4
+
+
+def test_online_problems_of_all_step_sizes_run_as_if_alone() -> None:
+    """Boxes scaled by 1/a with the step size 1/sqrt(t) are a unit box with a/sqrt(t)."""
+    rates = torch.tensor([0.3, 1.0], dtype=torch.float64)
+    height, betas = 5.0, (0.5, 0.7)
+
+    def gradients(t: int) -> torch.Tensor:
+        return torch.full_like(rates, height if t % 3 == 1 else -1.0)
+
+    together = amsgrad.play("Adam", betas, rates, gradients, 200)
+    for k, rate in enumerate(rates.tolist()):
+        x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        opt = torch.optim.Adam([x], lr=1.0, betas=betas, eps=1e-8)
+        regret, visited = 0.0, []
+        for t in range(1, 201):
+            opt.param_groups[0]["lr"] = rate / t**0.5
+            x.grad = gradients(t)[:1]
+            regret += float(x.grad * (x.detach() + 1))
+            opt.step()
+            x.data.clamp_(-1, 1)
+            visited.append(float(x.detach()))
+        assert float(together.positions[-1, k]) == pytest.approx(visited[-1], abs=1e-6)
+        assert float(together.regret[-1, k]) == pytest.approx(regret / 200, abs=1e-6)
+        assert float(together.tail[k]) == pytest.approx(sum(visited[-20:]) / 20, abs=1e-6)
+
+
+def test_noise_is_added_to_every_gradient_and_is_the_same_for_equal_seeds() -> None:
+    found = {}
+    for noise in (0.0, 0.2):
+        model = ano.noisy(False, noise).build(0).eval()  # no dropout
+        for again in range(2):
+            torch.manual_seed(3)
+            model.zero_grad()
+            model(torch.ones(2, 1, 8, 8)).square().sum().backward()
+            found[noise, again] = torch.cat([p.grad.flatten() for p in model.parameters()])
+    assert torch.equal(found[0.2, 0], found[0.2, 1])
+    added = found[0.2, 0] - found[0.0, 0]
+    assert float(added.std()) == pytest.approx(0.2, rel=0.05)
+    assert float(added.mean()) == pytest.approx(0.0, abs=0.01)

@@ -98,6 +98,11 @@ CASES = (
     Case("sophia", {"lr": 0.01, "weight_decay": 0.1, "update_every": 1, "gamma": 0.5}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
+    Case("amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.9)}),
+    Case("amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.9), "bias_correction": "before"}, "before"),
+    Case("adamomentum", {"lr": 0.01, "weight_decay": 0.1}),
+    Case("ano", {"lr": 0.01, "weight_decay": 0.1}),
+    Case("anolog", {"lr": 0.01, "weight_decay": 0.1, "beta2": 0.9}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

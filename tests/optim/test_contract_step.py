@@ -65,14 +65,19 @@ def _sequence(opt: torch.optim.Optimizer) -> Any:
     return schedules.SequentialLR(opt, [warm, schedules.CosineAnnealingLR(opt, 9)], milestones=[3])
 
 
+def _has_momentum(opt: torch.optim.Optimizer) -> bool:
+    """Whether a group has a momentum that a scheduler can cycle."""
+    return "momentum" in opt.defaults or "betas" in opt.defaults
+
+
 SCHEDULES: dict[str, Callable[[torch.optim.Optimizer], Any]] = {
     "StepLR": lambda o: schedules.StepLR(o, 3, 0.5),
     "MultiStepLR": lambda o: schedules.MultiStepLR(o, [2, 5], 0.3),
     "ExponentialLR": lambda o: schedules.ExponentialLR(o, 0.9),
     "CosineAnnealingLR": lambda o: schedules.CosineAnnealingLR(o, 12),
     "CosineAnnealingWarmRestarts": lambda o: schedules.CosineAnnealingWarmRestarts(o, 4),
-    "OneCycleLR": lambda o: schedules.OneCycleLR(o, max_lr=0.05, total_steps=14),
-    "CyclicLR": lambda o: schedules.CyclicLR(o, 0.001, 0.02, step_size_up=3),
+    "OneCycleLR": lambda o: schedules.OneCycleLR(o, max_lr=0.05, total_steps=14, cycle_momentum=_has_momentum(o)),
+    "CyclicLR": lambda o: schedules.CyclicLR(o, 0.001, 0.02, step_size_up=3, cycle_momentum=_has_momentum(o)),
     "LambdaLR": lambda o: schedules.LambdaLR(o, lambda t: min(1.0, t / 5)),
     "MultiplicativeLR": lambda o: schedules.MultiplicativeLR(o, lambda t: 0.9),
     "PolynomialLR": lambda o: schedules.PolynomialLR(o, 12, 2.0),

@@ -11,8 +11,11 @@ __all__ = ["load", "registry"]
 #: Method -> the module that tests its claim.
 _MODULES = {
     "adabound": "adabound",
+    "adamomentum": "adamomentum",
     "adamp": "adamp",
     "ademamix": "ademamix",
+    "amsgrad": "amsgrad",
+    "ano": "ano",
     "diffgrad": "diffgrad",
     "lion": "lion",
     "lion-k": "lion_k",

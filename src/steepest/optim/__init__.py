@@ -7,8 +7,11 @@ from . import (
     adabelief,
     adabound,
     adahessian,
+    adamomentum,
     adamp,
     ademamix,
+    amsgrad,
+    ano,
     diffgrad,
     lion,
     lion_k,
@@ -19,8 +22,11 @@ from . import (
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
 from .adahessian import AdaHessian
+from .adamomentum import AdaMomentum
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
+from .amsgrad import AMSGrad
+from .ano import Ano, Anolog
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
@@ -30,11 +36,15 @@ from .sophia import Sophia
 __all__ = [
     "SGDP",
     "AMSBound",
+    "AMSGrad",
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
     "AdaHessian",
+    "AdaMomentum",
     "AdamP",
+    "Ano",
+    "Anolog",
     "DiffGrad",
     "Lion",
     "LionK",
@@ -50,6 +60,9 @@ CARDS = (
     ademamix.CARD,
     *adabound.CARDS,
     *adamp.CARDS,
+    amsgrad.CARD,
+    adamomentum.CARD,
+    *ano.CARDS,
     muon.CARD,
     adahessian.CARD,
     sophia.CARD,
