@@ -8,32 +8,43 @@ from . import (
     adabound,
     adamp,
     ademamix,
+    auon,
     diffgrad,
     lion,
     lion_k,
     muon,
+    reg,
     torch_optimizers,
+    trust_region,
 )
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
+from .auon import AuON, HybridAuON
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .reg import REG
+from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 
 __all__ = [
+    "REG",
     "SGDP",
     "AMSBound",
     "AdEMAMix",
     "AdaBelief",
     "AdaBound",
     "AdamP",
+    "AuON",
     "DiffGrad",
+    "ExtrapolatedTrustRegion",
+    "HybridAuON",
     "Lion",
     "LionK",
     "Muon",
+    "NonEuclideanTrustRegion",
 ]
 
 CARDS = (
@@ -45,5 +56,8 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    *trust_region.CARDS,
+    *auon.CARDS,
+    reg.CARD,
     *torch_optimizers.CARDS,
 )
