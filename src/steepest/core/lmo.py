@@ -45,7 +45,8 @@ def _leading(m: Tensor) -> Tensor:
     """The product of the leading singular vectors; zero for zero."""
     u, s, vh = torch.linalg.svd(_matrix(m), full_matrices=False)
     factor = u[..., :, :1] @ vh[..., :1, :]
-    return (factor * (s[..., :1, None] > 0).to(m.dtype)).reshape(m.shape)
+    leading: Tensor = (factor * (s[..., :1, None] > 0).to(m.dtype)).reshape(m.shape)
+    return leading
 
 
 def _polar(m: Tensor) -> Tensor:
@@ -53,7 +54,8 @@ def _polar(m: Tensor) -> Tensor:
 
 
 def _singular(x: Tensor) -> Tensor:
-    return torch.linalg.svdvals(_matrix(x))
+    values: Tensor = torch.linalg.svdvals(_matrix(x))
+    return values
 
 
 #: name -> the norm, its dual, and minus the oracle.

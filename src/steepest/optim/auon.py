@@ -113,7 +113,8 @@ class AuON(RuleOptimizer):
         momentum_buffer = lerp(momentum_buffer, g, 1 - momentum)
         average = lerp(momentum_buffer, g, 1 - momentum)
         scale = 1 / (torch.linalg.vector_norm(average) + eps)
-        brake = 1 / (torch.cosh((gamma * scale) * average).square().mean().sqrt() + TINY)
+        e = torch.exp((2 * gamma * scale) * average)  # cosh(y)^2 = (e^2y + e^-2y + 2) / 4
+        brake = 1 / ((0.25 * (e + 1 / e) + 0.5).mean().sqrt() + TINY)
         size = lr * brake if mode == "code" else (lr * _shape_factor(x) * scale) * brake
         return (1 - lr * weight_decay) * x - size * average, momentum_buffer
 

@@ -90,7 +90,9 @@ class REG(RuleOptimizer):
         columns = torch.linalg.vector_norm(m * by_row, dim=0, keepdim=True)
         by_column = _inverse(columns, eps)
         # The scaled columns have the lengths columns * by_column: ||Z||_F without another pass over the matrix.
-        size = (RMS * m.shape[0] ** 0.5 * m.shape[1] ** 0.5) * _inverse(torch.linalg.vector_norm(columns * by_column), 0.0)
+        size = (RMS * m.shape[0] ** 0.5 * m.shape[1] ** 0.5) * _inverse(
+            torch.linalg.vector_norm(columns * by_column), 0.0
+        )
         direction = (m * by_row * (size * by_column)).reshape(x.shape)
         return (1 - lr * weight_decay) * x - lr * direction, momentum_buffer
 
