@@ -13,9 +13,11 @@ _MODULES = {
     "adabound": "adabound",
     "adamp": "adamp",
     "ademamix": "ademamix",
+    "auon": "auon",
     "diffgrad": "diffgrad",
     "lion": "lion",
     "lion-k": "lion_k",
+    "muon": "muon",
 }
 
 

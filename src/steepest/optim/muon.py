@@ -162,4 +162,5 @@ CARD = MethodCard(
         "weight_decay": Float(1e-4, 0.3, log=True),
     },
     takes_model=True,
+    claim="Reaches AdamW's final loss in fewer steps, and in less time.",
 )
