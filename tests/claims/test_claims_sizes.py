@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion
+from steepest.claims import Size, adabound, adamp, ademamix, auon, lion, muon
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
@@ -17,6 +17,8 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         ademamix._sides(ademamix._SCALES[size], 10),
         adabound._sides(adabound._SCALES[size].choices),
         adamp._sides(adamp._SCALES[size]).values(),
+        auon._sides(auon._SCALES[size]).values(),
+        muon._sides(muon._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -31,6 +33,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (lion, lion._sides(lion._SCALES[size])),
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
+        (auon, list(auon._sides(auon._SCALES[size]).values())),
+        (muon, muon._sides(muon._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -67,3 +71,12 @@ def test_the_lyapunov_function_falls_where_the_objective_rises() -> None:
     runs = [lyapunov("ridge", 0.02, 8.0, seed) for seed in (3, 4, 5)]
     assert max(rise for _, rise, _ in runs) < 1e-12
     assert max(objective for _, _, objective in runs) > 1e-4
+
+
+def test_the_part_of_the_steps_is_read_off_between_the_budgets_and_beyond() -> None:
+    losses = [3.0, 2.5, 2.0]  # at a quarter, a half, and all of the steps: half a nat per doubling
+    for target, part in ((3.5, 0.25), (3.0, 0.25), (2.5, 0.5), (2.25, 2**-0.5), (2.0, 1.0), (1.75, 2**0.5), (0.0, 2.0)):
+        assert muon._part(target, losses) == pytest.approx(part)
+    assert muon._part(2.0, [2.5, 2.2, 2.2]) == 2.0  # no slope to draw on
+    assert muon._part(None, losses) is None
+    assert muon._part(2.0, [3.0, None, 2.0]) is None

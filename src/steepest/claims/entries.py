@@ -18,6 +18,7 @@ _MODULES = {
     "lion": "lion",
     "lion-k": "lion_k",
     "muon": "muon",
+    "trust-region": "trust_region",
 }
 
 
