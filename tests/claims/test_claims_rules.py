@@ -102,6 +102,28 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("points_over_amsgrad", 0.1, 0.8),
         "early_train_loss_over_adams": 0.9,
     },
+    "muon": {
+        "seeds": 4,
+        **spread("steps_over_adamw", 0.4, 0.6),
+        **spread("time_over_adamw", 0.7, 0.9),
+        "seconds_per_step_over_adamw": 1.5,
+        "loss_less_adamw": -0.2,
+    },
+    "auon": {
+        "seeds": 4,
+        **spread("gap_percent_to_muon", -2.0, 0.5),
+        **spread("gap_percent_to_adamw", -3.0, -1.0),
+        **spread("gap_percent_to_control", -1.0, -0.5),
+        **spread("gap_percent_hybrid_to_muon", -1.0, 1.0),
+        "step_time_over_muon_at_largest_matrix": 0.1,
+    },
+    "trust-region": {
+        "seeds": 16,
+        "largest_measured_over_bound": 0.5,
+        "flattest_slope": -0.3,
+        **spread("log_ratio_gaussian", -0.5, -0.1),
+        **spread("log_ratio_skewed", -2.0, -1.0),
+    },
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -189,6 +211,29 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("adamomentum", spread("points_over_sgd", -0.6, 0.3), PARTLY),
     ("adamomentum", {**spread("points_over_adam", -0.3, 0.3), **spread("points_over_adabelief", -0.3, 0.3)}, NO),
     ("adamomentum", spread("points_over_sgd", None, None), UNKNOWN),
+    # Muon: fewer steps that take longer; as many steps; more; a tie.
+    ("muon", spread("time_over_adamw", 0.9, 1.1), PARTLY),
+    ("muon", spread("time_over_adamw", 1.2, 1.6), PARTLY),
+    ("muon", spread("steps_over_adamw", 1.0, 1.0), NO),
+    ("muon", {**spread("steps_over_adamw", 1.1, 1.3), **spread("time_over_adamw", 1.5, 1.9)}, NO),
+    ("muon", spread("steps_over_adamw", 0.9, 1.1), UNKNOWN),
+    ("muon", spread("steps_over_adamw", None, None), UNKNOWN),
+    # AuON: the control is as good; behind Muon or AdamW; open; dear.
+    ("auon", spread("gap_percent_to_control", -0.1, 0.1), PARTLY),
+    ("auon", spread("gap_percent_to_muon", 2.0, 4.0), PARTLY),
+    ("auon", spread("gap_percent_to_adamw", 2.0, 4.0), PARTLY),
+    ("auon", {**spread("gap_percent_to_muon", 0.0, 4.0), **spread("gap_percent_to_adamw", 0.0, 4.0)}, UNKNOWN),
+    ("auon", {**spread("gap_percent_to_muon", 2.0, 4.0), **spread("gap_percent_to_control", -0.1, 0.1)}, NO),
+    ("auon", {**spread("gap_percent_to_muon", 2.0, 4.0), **spread("gap_percent_to_adamw", 2.0, 4.0)}, NO),
+    ("auon", {"step_time_over_muon_at_largest_matrix": 0.8}, NO),
+    ("auon", spread("gap_percent_hybrid_to_muon", None, None), UNKNOWN),
+    # Trust region: a bound broken; too slow; one order or the other open or refuted.
+    ("trust-region", {"largest_measured_over_bound": 1.01}, NO),
+    ("trust-region", {"flattest_slope": -0.1}, NO),
+    ("trust-region", spread("log_ratio_gaussian", -0.1, 0.1), PARTLY),
+    ("trust-region", spread("log_ratio_skewed", 0.1, 0.3), PARTLY),
+    ("trust-region", {**spread("log_ratio_gaussian", 0.1, 0.2), **spread("log_ratio_skewed", 0.1, 0.3)}, NO),
+    ("trust-region", {**spread("log_ratio_gaussian", -0.1, 0.2), **spread("log_ratio_skewed", 0.1, 0.3)}, UNKNOWN),
 ]
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamomentum, adamp, ademamix, amsgrad, ano, lion
+from steepest.claims import Size, adabound, adamomentum, adamp, ademamix, amsgrad, ano, auon, lion, muon
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
@@ -20,6 +20,8 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         amsgrad._sides(amsgrad._SCALES[size].rates),
         ano._sides(ano._SCALES[size].rates),
         adamomentum._sides(adamomentum._SCALES[size]),
+        auon._sides(auon._SCALES[size]).values(),
+        muon._sides(muon._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -35,6 +37,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
         (adamomentum, adamomentum._sides(adamomentum._SCALES[size])),
+        (auon, list(auon._sides(auon._SCALES[size]).values())),
+        (muon, muon._sides(muon._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -114,3 +118,12 @@ def test_noise_is_added_to_every_gradient_and_is_the_same_for_equal_seeds() -> N
     added = found[0.2, 0] - found[0.0, 0]
     assert float(added.std()) == pytest.approx(0.2, rel=0.05)
     assert float(added.mean()) == pytest.approx(0.0, abs=0.01)
+
+
+def test_the_part_of_the_steps_is_read_off_between_the_budgets_and_beyond() -> None:
+    losses = [3.0, 2.5, 2.0]  # at a quarter, a half, and all of the steps: half a nat per doubling
+    for target, part in ((3.5, 0.25), (3.0, 0.25), (2.5, 0.5), (2.25, 2**-0.5), (2.0, 1.0), (1.75, 2**0.5), (0.0, 2.0)):
+        assert muon._part(target, losses) == pytest.approx(part)
+    assert muon._part(2.0, [2.5, 2.2, 2.2]) == 2.0  # no slope to draw on
+    assert muon._part(None, losses) is None
+    assert muon._part(2.0, [3.0, None, 2.0]) is None

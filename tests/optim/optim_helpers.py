@@ -103,6 +103,17 @@ CASES = (
     Case("adamomentum", {"lr": 0.01, "weight_decay": 0.1}),
     Case("ano", {"lr": 0.01, "weight_decay": 0.1}),
     Case("anolog", {"lr": 0.01, "weight_decay": 0.1, "beta2": 0.9}),
+    Case("trust-region", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "l2"}),
+    Case("trust-region", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "max"}, "max"),
+    Case("trust-region", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "column"}, "column"),
+    Case("trust-region", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "spectral"}, "spectral"),
+    Case("trust-region", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "nuclear"}, "nuclear"),
+    Case("trust-region-extrapolated", {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.8, "norm": "l2"}),
+    Case("trust-region-extrapolated", {"lr": 0.02, "weight_decay": 0.1, "norm": "spectral"}, "spectral"),
+    Case("auon", {"lr": 0.2, "weight_decay": 0.1, "gamma": 2.0}),
+    Case("auon", {"lr": 0.2, "weight_decay": 0.1, "mode": "code", "gamma": 2.0}, "code"),
+    Case("hybrid-auon", {"lr": 0.2, "weight_decay": 0.1, "gamma": 2.0}),
+    Case("reg", {"lr": 0.02, "weight_decay": 0.1}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

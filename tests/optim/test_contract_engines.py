@@ -16,7 +16,7 @@ from steepest.optim import Lion, LionK
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 #: Those whose curvature comes from outside have no functional form.
 pure_cases = pytest.mark.parametrize("case", [c for c in CASES if not issubclass(c.cls, CurvatureOptimizer)], ids=str)
-matrix_only = {"muon"}
+matrix_only = {name for name, entry in OURS.items() if entry.load().fallback is not None}
 
 
 def named(params: list[Any]) -> dict[str, Tensor]:
@@ -199,15 +199,37 @@ def test_one_compilation_for_all_shapes_and_schedules() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_fallback")
-def test_whole_tensor_rules_compile_once_for_convolutions() -> None:
+@pytest.mark.parametrize("method", ["adamp", "auon", "reg"])
+def test_whole_tensor_rules_compile_once_for_convolutions(method: str) -> None:
     """Kernels of all sizes are seen as matrices: neither their rank nor sizes of one compile anew."""
-    case = next(c for c in CASES if str(c) == "@adamp")
+    case = next(c for c in CASES if str(c) == f"@{method}")
     params = parameters(((4, 6),))
     run(case.build(params, engine="compiled"), params, gradients(params, 1))
     with torch._dynamo.config.patch(error_on_recompile=True):
         for shape in ((8, 8), (4, 3, 3, 3), (4, 4, 3, 3), (6, 5, 1, 1), (4, 1, 3, 3), (2, 3, 4)):
             params = parameters((shape,))
             run(case.build(params, engine="compiled"), params, gradients(params, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_fallback")
+@pytest.mark.parametrize(("method", "first"), [("lion", (kernel.WIDTH, kernel.WIDTH)), ("reg", (4, 4))])
+def test_sizes_that_are_equal_in_the_first_call_may_differ_later(
+    method: str, first: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rows as the flat pieces are wide, or as there are columns, or hyper-parameters: still one kernel."""
+    monkeypatch.setattr(kernel, "_compiled", {})
+    case = next(c for c in CASES if c.method == method)
+    params = parameters((first,))
+    run(case.build(params, engine="compiled"), params, gradients(params, 1))
+    [made] = kernel._compiled.values()
+    assert (made.order is not None) == (method == "lion")  # the flat kernel is called without Dynamo
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for shape in ((2 * kernel.WIDTH, kernel.WIDTH), (5, 7), (9, 3)):
+            params, twins = parameters((shape,)), parameters((shape,))
+            run(case.build(params, engine="compiled"), params, gradients(params, 2))
+            run(case.build(twins, engine="eager"), twins, gradients(twins, 2))
+            assert_close(params, twins)
 
 
 def test_a_failing_compiler_falls_back_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,12 @@ _MODULES = {
     "ademamix": "ademamix",
     "amsgrad": "amsgrad",
     "ano": "ano",
+    "auon": "auon",
     "diffgrad": "diffgrad",
     "lion": "lion",
     "lion-k": "lion_k",
+    "muon": "muon",
+    "trust-region": "trust_region",
 }
 
 

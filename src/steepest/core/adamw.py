@@ -1,12 +1,14 @@
 """Adam with decoupled weight decay as a rule: what matrix methods fall back to for vectors and embeddings."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from .ranges import BETAS, EPSILON, STEP_SIZE, WEIGHT_DECAY
+from .ranges import BETAS, EPSILON, STEP_SIZE, WEIGHT_DECAY, check_settings
 from .rule import Rule, lerp
 
-__all__ = ["ADAMW", "bias_corrections"]
+__all__ = ["ADAMW", "adamw_settings", "bias_corrections"]
 
 
 def bias_corrections(step: float, settings: dict[str, float]) -> dict[str, float]:
@@ -43,3 +45,16 @@ ADAMW = Rule(
     coefficients=bias_corrections,  # type: ignore[arg-type]
     ranges={"lr": STEP_SIZE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY},
 )
+
+
+def adamw_settings(owner: str, lr: Any, betas: Any, eps: Any) -> dict[str, Any]:
+    """The fallback's settings, checked under the names that matrix methods take them by: ``adamw_lr``, ...
+
+    Args:
+        owner: the class name that error messages begin with.
+        lr, betas, eps: the values.
+    """
+    settings = {"lr": lr, "betas": betas, "eps": eps}
+    for name, value in settings.items():
+        check_settings(owner, {f"adamw_{name}": value}, {f"adamw_{name}": ADAMW.ranges[name]})
+    return settings

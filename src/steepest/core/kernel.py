@@ -107,8 +107,13 @@ class _Kernel:
         self.compiled(*[given[index] for index in self.order])
 
     def call_guarded(self, hyper: Tensor, pieces: Sequence[Tensor]) -> None:
-        """Run through Dynamo, which compiles where it must; learns how to call the result directly."""
-        self.guarded(hyper, *pieces)
+        """Run through Dynamo, which compiles where it must; learns how to call the result directly.
+
+        Sizes that happen to be equal in the first call (rows and columns of a square matrix, rows and the width of flat
+        pieces, rows and the number of hyper-parameters) are not taken to be the same size for ever.
+        """
+        with _shape_config().patch(use_duck_shape=False):
+            self.guarded(hyper, *pieces)
         if self.compiled is not None:
             self.order = _positions(self.arguments, (pieces[0].shape[0], hyper, *pieces))
             self.arguments = ()
@@ -151,6 +156,13 @@ def _compiler_options() -> dict[str, Any]:
     """Those of our options that this version of PyTorch has."""
     known = set(torch._inductor.list_options())
     return {name: value for name, value in _FAST_START.items() if name in known}
+
+
+@functools.cache
+def _shape_config() -> Any:
+    import torch.fx.experimental._config as config
+
+    return config
 
 
 class Runner:

@@ -12,12 +12,15 @@ from . import (
     ademamix,
     amsgrad,
     ano,
+    auon,
     diffgrad,
     lion,
     lion_k,
     muon,
+    reg,
     sophia,
     torch_optimizers,
+    trust_region,
 )
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
@@ -27,13 +30,17 @@ from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
 from .amsgrad import AMSGrad
 from .ano import Ano, Anolog
+from .auon import AuON, HybridAuON
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .reg import REG
 from .sophia import Sophia
+from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 
 __all__ = [
+    "REG",
     "SGDP",
     "AMSBound",
     "AMSGrad",
@@ -45,10 +52,14 @@ __all__ = [
     "AdamP",
     "Ano",
     "Anolog",
+    "AuON",
     "DiffGrad",
+    "ExtrapolatedTrustRegion",
+    "HybridAuON",
     "Lion",
     "LionK",
     "Muon",
+    "NonEuclideanTrustRegion",
     "Sophia",
 ]
 
@@ -66,5 +77,8 @@ CARDS = (
     muon.CARD,
     adahessian.CARD,
     sophia.CARD,
+    *trust_region.CARDS,
+    *auon.CARDS,
+    reg.CARD,
     *torch_optimizers.CARDS,
 )

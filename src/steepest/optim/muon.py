@@ -1,16 +1,16 @@
 """Muon: momentum, orthogonalized."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
-from ..core.adamw import ADAMW
+from ..core.adamw import ADAMW, adamw_settings
 from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.orthogonal import newton_schulz, polar, polar_express
-from ..core.ranges import MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag, Integer, OneOf, check_settings
+from ..core.ranges import MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag, Integer, OneOf
 from ..core.rule import lerp
 
 __all__ = ["CARD", "Muon"]
@@ -98,9 +98,7 @@ class Muon(RuleOptimizer):
             "orthogonalization": orthogonalization,
             "orthogonalization_steps": orthogonalization_steps,
         }
-        adamw = {"adamw_lr": adamw_lr, "adamw_betas": adamw_betas, "adamw_eps": adamw_eps}
-        check_settings("Muon", adamw, {f"adamw_{k}": ADAMW.ranges[k] for k in ("lr", "betas", "eps")})
-        fallback: dict[str, Any] = {k.removeprefix("adamw_"): v for k, v in adamw.items()}
+        fallback = adamw_settings("Muon", adamw_lr, adamw_betas, adamw_eps)
         super().__init__(params, settings, fallback_settings=fallback, routing=routing, **common)
 
     @staticmethod
@@ -164,4 +162,5 @@ CARD = MethodCard(
         "weight_decay": Float(1e-4, 0.3, log=True),
     },
     takes_model=True,
+    claim="Reaches AdamW's final loss in fewer steps, and in less time.",
 )
