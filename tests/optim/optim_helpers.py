@@ -64,6 +64,11 @@ CASES = (
     Case("sgdp", {"lr": 0.01, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.1, "delta": 2.0}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
+    Case("asgo", {"lr": 0.02, "weight_decay": 0.1, "eps": 1e-3}),
+    Case("asgo", {"lr": 0.02, "weight_decay": 0.1, "beta": 1.0, "eps": 1e-3, "rescale": False}, "theory"),
+    Case("dasgo", {"lr": 0.02, "weight_decay": 0.1}),
+    Case("dasgo", {"lr": 0.02, "weight_decay": 0.1, "beta": 1.0, "rescale": False}, "theory"),
+    Case("shampoo", {"lr": 0.02, "weight_decay": 0.1, "eps": 1e-3, "start": 2, "precondition_every": 2}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

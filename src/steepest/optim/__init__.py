@@ -8,22 +8,28 @@ from . import (
     adabound,
     adamp,
     ademamix,
+    asgo,
     diffgrad,
     lion,
     lion_k,
     muon,
+    shampoo,
     torch_optimizers,
 )
 from .adabelief import AdaBelief
 from .adabound import AdaBound, AMSBound
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
+from .asgo import ASGO, DASGO
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .shampoo import Shampoo
 
 __all__ = [
+    "ASGO",
+    "DASGO",
     "SGDP",
     "AMSBound",
     "AdEMAMix",
@@ -34,6 +40,7 @@ __all__ = [
     "Lion",
     "LionK",
     "Muon",
+    "Shampoo",
 ]
 
 CARDS = (
@@ -45,5 +52,7 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    *asgo.CARDS,
+    shampoo.CARD,
     *torch_optimizers.CARDS,
 )
