@@ -114,6 +114,11 @@ CASES = (
     Case("auon", {"lr": 0.2, "weight_decay": 0.1, "mode": "code", "gamma": 2.0}, "code"),
     Case("hybrid-auon", {"lr": 0.2, "weight_decay": 0.1, "gamma": 2.0}),
     Case("reg", {"lr": 0.02, "weight_decay": 0.1}),
+    Case("asgo", {"lr": 0.02, "weight_decay": 0.1, "eps": 1e-3}),
+    Case("asgo", {"lr": 0.02, "weight_decay": 0.1, "beta": 1.0, "eps": 1e-3, "rescale": False}, "theory"),
+    Case("dasgo", {"lr": 0.02, "weight_decay": 0.1}),
+    Case("dasgo", {"lr": 0.02, "weight_decay": 0.1, "beta": 1.0, "rescale": False}, "theory"),
+    Case("shampoo", {"lr": 0.02, "weight_decay": 0.1, "eps": 1e-3, "start": 2, "precondition_every": 2}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

@@ -13,12 +13,14 @@ from . import (
     amsgrad,
     ano,
     auon,
+    asgo,
     diffgrad,
     lion,
     lion_k,
     muon,
     reg,
     sophia,
+    shampoo,
     torch_optimizers,
     trust_region,
 )
@@ -31,6 +33,7 @@ from .ademamix import AdEMAMix
 from .amsgrad import AMSGrad
 from .ano import Ano, Anolog
 from .auon import AuON, HybridAuON
+from .asgo import ASGO, DASGO
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
@@ -41,6 +44,11 @@ from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 
 __all__ = [
     "REG",
+from .shampoo import Shampoo
+
+__all__ = [
+    "ASGO",
+    "DASGO",
     "SGDP",
     "AMSBound",
     "AMSGrad",
@@ -61,6 +69,7 @@ __all__ = [
     "Muon",
     "NonEuclideanTrustRegion",
     "Sophia",
+    "Shampoo",
 ]
 
 CARDS = (
@@ -80,5 +89,7 @@ CARDS = (
     *trust_region.CARDS,
     *auon.CARDS,
     reg.CARD,
+    *asgo.CARDS,
+    shampoo.CARD,
     *torch_optimizers.CARDS,
 )
