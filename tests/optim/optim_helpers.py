@@ -64,6 +64,10 @@ CASES = (
     Case("sgdp", {"lr": 0.01, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.1, "delta": 2.0}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
+    Case("psgd", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
+    Case("psgd", {"lr": 0.01, "weight_decay": 0.1, "curvature": "momentum", "update_probability": 0.4}, "momentum"),
+    Case("psgd-lra", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
+    Case("psgd-xmat", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

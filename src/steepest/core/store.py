@@ -73,9 +73,16 @@ class Store:
             part.append(p)
         yield part
 
-    def lend(self, p: Tensor, stored: Mapping[str, Any], group: Mapping[str, Any], engine: Engine) -> Item:
-        """What the engine updates in place: parameter, gradient (with the sign of descent) and state."""
-        x, g = p.detach(), p.grad
+    def lend(
+        self,
+        p: Tensor,
+        stored: Mapping[str, Any],
+        group: Mapping[str, Any],
+        engine: Engine,
+        gradient: Tensor | None = None,
+    ) -> Item:
+        """What the engine updates in place: parameter, gradient (with the sign of descent; or another) and state."""
+        x, g = p.detach(), p.grad if gradient is None else gradient
         assert g is not None
         state = tuple(decode(name, stored, x, engine == "compiled") for name in _names(stored))
         if self._widens(p):

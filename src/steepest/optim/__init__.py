@@ -12,6 +12,9 @@ from . import (
     lion,
     lion_k,
     muon,
+    psgd,
+    psgd_lra,
+    psgd_xmat,
     torch_optimizers,
 )
 from .adabelief import AdaBelief
@@ -22,8 +25,13 @@ from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .psgd import PSGD
+from .psgd_lra import PSGDLRA
+from .psgd_xmat import PSGDXMat
 
 __all__ = [
+    "PSGD",
+    "PSGDLRA",
     "SGDP",
     "AMSBound",
     "AdEMAMix",
@@ -34,6 +42,7 @@ __all__ = [
     "Lion",
     "LionK",
     "Muon",
+    "PSGDXMat",
 ]
 
 CARDS = (
@@ -45,5 +54,8 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    psgd.CARD,
+    psgd_lra.CARD,
+    psgd_xmat.CARD,
     *torch_optimizers.CARDS,
 )
