@@ -119,6 +119,10 @@ CASES = (
     Case("dasgo", {"lr": 0.02, "weight_decay": 0.1}),
     Case("dasgo", {"lr": 0.02, "weight_decay": 0.1, "beta": 1.0, "rescale": False}, "theory"),
     Case("shampoo", {"lr": 0.02, "weight_decay": 0.1, "eps": 1e-3, "start": 2, "precondition_every": 2}),
+    Case("psgd", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
+    Case("psgd", {"lr": 0.01, "weight_decay": 0.1, "curvature": "momentum", "update_probability": 0.4}, "momentum"),
+    Case("psgd-lra", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
+    Case("psgd-xmat", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

@@ -12,15 +12,18 @@ from . import (
     ademamix,
     amsgrad,
     ano,
-    auon,
     asgo,
+    auon,
     diffgrad,
     lion,
     lion_k,
     muon,
+    psgd,
+    psgd_lra,
+    psgd_xmat,
     reg,
-    sophia,
     shampoo,
+    sophia,
     torch_optimizers,
     trust_region,
 )
@@ -32,23 +35,26 @@ from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
 from .amsgrad import AMSGrad
 from .ano import Ano, Anolog
-from .auon import AuON, HybridAuON
 from .asgo import ASGO, DASGO
+from .auon import AuON, HybridAuON
 from .diffgrad import DiffGrad
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
+from .psgd import PSGD
+from .psgd_lra import PSGDLRA
+from .psgd_xmat import PSGDXMat
 from .reg import REG
+from .shampoo import Shampoo
 from .sophia import Sophia
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 
 __all__ = [
-    "REG",
-from .shampoo import Shampoo
-
-__all__ = [
     "ASGO",
     "DASGO",
+    "PSGD",
+    "PSGDLRA",
+    "REG",
     "SGDP",
     "AMSBound",
     "AMSGrad",
@@ -68,28 +74,32 @@ __all__ = [
     "LionK",
     "Muon",
     "NonEuclideanTrustRegion",
-    "Sophia",
+    "PSGDXMat",
     "Shampoo",
+    "Sophia",
 ]
 
 CARDS = (
+    adabelief.CARD,
+    *adabound.CARDS,
+    adahessian.CARD,
+    adamomentum.CARD,
+    *adamp.CARDS,
+    ademamix.CARD,
+    amsgrad.CARD,
+    *ano.CARDS,
+    *asgo.CARDS,
+    *auon.CARDS,
+    diffgrad.CARD,
     lion.CARD,
     lion_k.CARD,
-    adabelief.CARD,
-    diffgrad.CARD,
-    ademamix.CARD,
-    *adabound.CARDS,
-    *adamp.CARDS,
-    amsgrad.CARD,
-    adamomentum.CARD,
-    *ano.CARDS,
     muon.CARD,
-    adahessian.CARD,
+    psgd.CARD,
+    psgd_lra.CARD,
+    psgd_xmat.CARD,
+    reg.CARD,
+    shampoo.CARD,
     sophia.CARD,
     *trust_region.CARDS,
-    *auon.CARDS,
-    reg.CARD,
-    *asgo.CARDS,
-    shampoo.CARD,
     *torch_optimizers.CARDS,
 )
