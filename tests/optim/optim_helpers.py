@@ -30,6 +30,11 @@ class Case:
     def cls(self) -> type[RuleOptimizer]:
         return card(self.method).load()
 
+    @property
+    def coupled(self) -> bool:
+        """Whether the tensors of a group influence each other: by a norm of all their gradients, say."""
+        return self.cls.algorithm.measure is not None
+
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
         return self.cls(self.groups(params), **{**self.settings, **over})
@@ -64,6 +69,14 @@ CASES = (
     Case("sgdp", {"lr": 0.01, "weight_decay": 0.01, "momentum": 0.9, "dampening": 0.1, "delta": 2.0}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1}),
     Case("muon", {"lr": 0.02, "weight_decay": 0.1, "orthogonalization": "exact", "scale": "rms"}, "exact"),
+    Case("marsadamw", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsadamw", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2, "max_norm": None}, "no-clip"),
+    Case("marslion", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2, "orthogonalization": "exact"}, "exact"),
+    Case("optimistic-amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99)}),
+    Case("induced-metric", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
+    Case("induced-metric-rms", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

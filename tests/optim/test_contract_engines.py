@@ -13,7 +13,6 @@ from steepest.core import kernel
 from steepest.optim import Lion, LionK
 
 cases = pytest.mark.parametrize("case", CASES, ids=str)
-matrix_only = {"muon"}
 
 
 def named(params: list[Any]) -> dict[str, Tensor]:
@@ -21,7 +20,7 @@ def named(params: list[Any]) -> dict[str, Tensor]:
 
 
 def shapes_for(case: Case) -> tuple[tuple[int, ...], ...]:
-    return tuple(s for s in SHAPES if len(s) > 1) if case.method in matrix_only else SHAPES
+    return tuple(s for s in SHAPES if len(s) > 1) if case.cls.fallback is not None else SHAPES
 
 
 # ------------------------------------------------------------------------------------------------ functional

@@ -30,7 +30,9 @@ def refused(case: Case, argument: str, value: Any) -> str:
 def test_step_size_decay_and_epsilon(case: Case, argument: str, value: Any) -> None:
     if argument not in case.cls.ranges:
         pytest.skip(f"has no {argument}")
-    assert "a finite number in [0, inf)" in refused(case, argument, value) or case.method == "adabound"
+    allowed = case.cls.ranges[argument].describe()
+    assert "a finite number in [0, inf)" in allowed or argument == "eps" or case.method == "adabound"
+    assert allowed in refused(case, argument, value)
 
 
 @methods

@@ -9,9 +9,12 @@ from . import (
     adamp,
     ademamix,
     diffgrad,
+    induced_metric,
     lion,
     lion_k,
+    mars,
     muon,
+    optimistic_amsgrad,
     torch_optimizers,
 )
 from .adabelief import AdaBelief
@@ -19,9 +22,12 @@ from .adabound import AdaBound, AMSBound
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
 from .diffgrad import DiffGrad
+from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
+from .mars import MARSAdamW, MARSLion, MARSShampoo
 from .muon import Muon
+from .optimistic_amsgrad import OptimisticAMSGrad
 
 __all__ = [
     "SGDP",
@@ -31,9 +37,16 @@ __all__ = [
     "AdaBound",
     "AdamP",
     "DiffGrad",
+    "InducedMetric",
+    "InducedMetricLog",
+    "InducedMetricRMS",
     "Lion",
     "LionK",
+    "MARSAdamW",
+    "MARSLion",
+    "MARSShampoo",
     "Muon",
+    "OptimisticAMSGrad",
 ]
 
 CARDS = (
@@ -45,5 +58,8 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    *mars.CARDS,
+    optimistic_amsgrad.CARD,
+    *induced_metric.CARDS,
     *torch_optimizers.CARDS,
 )
