@@ -212,8 +212,8 @@ def test_a_rule_without_its_number_says_so() -> None:
 
 def test_hooks_run_once_also_where_a_parent_class_is_in_use() -> None:
     class Child(Factored):
-        def advance(self, closure: Any = None) -> Any:
-            return super().advance(closure)
+        def advance(self, closure: Any = None, loss: Any = None) -> Any:
+            return super().advance(closure, loss)
 
     Factored(matrices((2, 2)))
     params = matrices((2, 2))

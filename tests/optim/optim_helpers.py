@@ -21,8 +21,7 @@ OURS = {name: entry for name, entry in cards("optim").items() if not entry.wraps
 class _Fed(CurvatureOptimizer):
     """A curvature method that feeds itself estimates made of the gradients, so that it runs like any other here."""
 
-    def advance(self, closure: Any = None) -> Any:
-        loss = None
+    def advance(self, closure: Any = None, loss: Any = None) -> Any:
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -32,7 +31,7 @@ class _Fed(CurvatureOptimizer):
         if self.wants_estimate and finite and all(p.grad is None or p.grad.layout == torch.strided for p in params):
             wide = [None if p.grad is None else p.grad.to(compute_dtype(p.dtype)) for p in params]
             self.observe([None if g is None else g * g.abs() for g in wide])
-        super().advance()
+        super().advance(None, loss)
         return loss
 
 
@@ -61,6 +60,11 @@ class Case:
     @property
     def cls(self) -> type[RuleOptimizer]:
         return FED.get(self.method) or card(self.method).load()
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the tensors of a group influence each other: by a norm of all their gradients, say."""
+        return self.cls.algorithm.measure is not None
 
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
@@ -123,6 +127,14 @@ CASES = (
     Case("psgd", {"lr": 0.01, "weight_decay": 0.1, "curvature": "momentum", "update_probability": 0.4}, "momentum"),
     Case("psgd-lra", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
     Case("psgd-xmat", {"lr": 0.01, "weight_decay": 0.1, "damping": 1e-3, "clip_value": 1.5}),
+    Case("marsadamw", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsadamw", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2, "max_norm": None}, "no-clip"),
+    Case("marslion", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2}),
+    Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2, "orthogonalization": "exact"}, "exact"),
+    Case("optimistic-amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99)}),
+    Case("induced-metric", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
+    Case("induced-metric-rms", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
 )
 SHAPES = ((4, 6), (3, 2, 3, 2), (5,), (7, 3), (2,))
 

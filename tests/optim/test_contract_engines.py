@@ -16,7 +16,6 @@ from steepest.optim import Lion, LionK
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 #: Those whose curvature comes from outside have no functional form.
 pure_cases = pytest.mark.parametrize("case", [c for c in CASES if not issubclass(c.cls, CurvatureOptimizer)], ids=str)
-matrix_only = {name for name, entry in OURS.items() if entry.load().fallback is not None}
 
 
 def named(params: list[Any]) -> dict[str, Tensor]:
@@ -24,7 +23,7 @@ def named(params: list[Any]) -> dict[str, Tensor]:
 
 
 def shapes_for(case: Case) -> tuple[tuple[int, ...], ...]:
-    return tuple(s for s in SHAPES if len(s) > 1) if case.method in matrix_only else SHAPES
+    return tuple(s for s in SHAPES if len(s) > 1) if case.cls.fallback is not None else SHAPES
 
 
 # ------------------------------------------------------------------------------------------------ functional

@@ -199,20 +199,21 @@ class CurvatureOptimizer(RuleOptimizer):
                     t.copy_(changed[name])
             self.store.keep_state(rule, p, state, item, "eager")
 
-    def advance(self, closure: Any = None) -> Any:
+    def advance(self, closure: Any = None, loss: Any = None) -> Any:
         """Take one step with the gradients in ``.grad``.
 
         Args:
             closure: returns the loss with its graph, without calling backward; gradients are cleared before.
+            loss: the value of the loss where there is no closure.
         """
         if closure is None:
-            return super().advance()
+            return super().advance(None, loss)
         self.zero_grad()
         with torch.enable_grad():
-            loss = closure()
-            self.backward(loss)
-        super().advance()
-        return loss.detach()
+            found = closure()
+            self.backward(found)
+        super().advance(None, found.detach())
+        return found.detach()
 
     @classmethod
     def functional(cls, **settings: Any) -> Any:

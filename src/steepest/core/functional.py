@@ -62,7 +62,8 @@ class Functional:
         new_params: dict[str, Tensor] = {}
         new_state: dict[str, Any] = {"step": step}
         if self.rule.measure is not None:
-            pieces = [(x, sign * grads[name], *state[name].values()) for name, x in params.items()]
+            shown = [(x, sign * grads[name], *state[name].values()) for name, x in params.items()]
+            pieces = [tuple(torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in p) for p in shown]
             measured, new_state["shared"] = self.rule.measure(pieces, settings, state.get("shared", {}), loss)
             settings = {**settings, **measured}
         values = self.rule.values(step, settings)

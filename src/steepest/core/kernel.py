@@ -29,10 +29,11 @@ def in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], n
     dtype = compute_dtype(pieces[0].dtype)
     inputs = [t.to(dtype) for t in pieces]
     x, *results = rule.update(*inputs, **numbers, **statics)
-    # A rule may keep one of its inputs as another state (the old parameter, say), which must not be overwritten first;
-    # a state that it returns as it was is not written.
+    # A rule may keep one of its inputs as another state (the old parameter, say), which must not be overwritten first
+    # (the gradient never is); a state that it returns as it was is not written.
+    written = (inputs[0], *inputs[2:])
     results = [
-        r.clone() if any(r is t for t in inputs) and r is not old else r
+        r.clone() if any(r is t for t in written) and r is not old else r
         for r, old in zip(results, inputs[2:], strict=True)
     ]
     if x is not inputs[0]:

@@ -234,24 +234,24 @@ class RuleOptimizer(Optimizer):
     # ---------------------------------------------------------------------------------------- step
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None, *, loss: Any = None) -> Any:
         """Take one step; parameters without a gradient are left alone.
 
         Args:
             closure: re-evaluates the model with gradients enabled and returns the loss.
+            loss: the value of the loss where there is no closure, for the few methods whose step depends on it.
 
         Returns:
-            What the closure returned, else ``None``.
+            What the closure returned, else ``loss``.
         """
-        return self.advance(closure)
+        return self.advance(closure, loss)
 
-    def advance(self, closure: Callable[[], Any] | None = None) -> Any:
+    def advance(self, closure: Callable[[], Any] | None = None, loss: Any = None) -> Any:
         """What :meth:`step` does; methods override this one.
 
         torch puts a class's step hooks around its ``step``. A ``step`` that called its parent's would run them twice
         whenever the parent class is in use too.
         """
-        loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
@@ -337,7 +337,8 @@ class RuleOptimizer(Optimizer):
             return group
         items = [self.store.lend(p, self.state[p], group, "eager") for p in params]
         pieces = [(item.x, item.g, *item.state) for item in items]
-        numbers, group["shared"] = rule.measure(pieces, group, group.get("shared", {}), loss)
+        numbers, memory = rule.measure(pieces, group, group.get("shared", {}), loss)
+        group["shared"] = {k: float(v) if isinstance(v, Tensor) else v for k, v in memory.items()}
         return {**group, **numbers}
 
     # ---------------------------------------------------------------------------------------- saving

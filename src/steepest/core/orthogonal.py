@@ -12,7 +12,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["NEWTON_SCHULZ", "fast_dtype", "newton_schulz", "polar", "polar_express", "polar_express_coefficients"]
+__all__ = [
+    "NEWTON_SCHULZ",
+    "fast_dtype",
+    "newton_schulz",
+    "orthogonalize",
+    "polar",
+    "polar_express",
+    "polar_express_coefficients",
+]
 
 #: Quintic coefficients of Jordan et al. (2024), Muon: steep at zero, singular values end in about [0.68, 1.13].
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -96,6 +104,19 @@ def polar_express(m: Tensor, steps: int = 4, lower: float = 3e-3) -> Tensor:
 def newton_schulz(m: Tensor, steps: int = 5, coefficients: tuple[float, float, float] = NEWTON_SCHULZ) -> Tensor:
     """An approximate polar factor by ``steps`` equal quintics (Jordan et al., 2024)."""
     return _iterate(m, (coefficients,) * steps)
+
+
+def orthogonalize(m: Tensor, kind: str, steps: int | None = None) -> Tensor:
+    """The polar factor by one of the ways above, as methods name them.
+
+    Args:
+        m: matrices ``(..., rows, columns)``.
+        kind: ``"exact"``, ``"newton-schulz"`` or ``"polar-express"``.
+        steps: polynomials to apply, by default 5 and 4 respectively.
+    """
+    if kind == "exact":
+        return polar(m)
+    return newton_schulz(m, steps or 5) if kind == "newton-schulz" else polar_express(m, steps or 4)
 
 
 def fast_dtype(m: Tensor) -> torch.dtype:

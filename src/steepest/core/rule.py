@@ -60,8 +60,8 @@ class Rule:
             select code: whether this step refreshes a preconditioner, say.
         measure: what couples the tensors of a group: ``(pieces, settings, memory, loss) -> (numbers, memory)``, called
             before anything is updated. ``pieces`` has ``(x, g, *state)`` of every tensor, ``memory`` is what the
-            previous call returned (empty at first; plain numbers, saved with the group), ``loss`` what the closure
-            returned or None. The numbers become arguments of ``update``.
+            previous call returned (empty at first; numbers or 0-dim tensors, saved as plain numbers with the group),
+            ``loss`` what the closure returned or None. The numbers become arguments of ``update``.
         defaults: the settings and their default values.
         ranges: the allowed values.
         static: settings and coefficients that select code (flags, names) rather than enter the arithmetic.

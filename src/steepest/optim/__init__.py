@@ -15,9 +15,12 @@ from . import (
     asgo,
     auon,
     diffgrad,
+    induced_metric,
     lion,
     lion_k,
+    mars,
     muon,
+    optimistic_amsgrad,
     psgd,
     psgd_lra,
     psgd_xmat,
@@ -38,9 +41,12 @@ from .ano import Ano, Anolog
 from .asgo import ASGO, DASGO
 from .auon import AuON, HybridAuON
 from .diffgrad import DiffGrad
+from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
+from .mars import MARSAdamW, MARSLion, MARSShampoo
 from .muon import Muon
+from .optimistic_amsgrad import OptimisticAMSGrad
 from .psgd import PSGD
 from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
@@ -70,10 +76,17 @@ __all__ = [
     "DiffGrad",
     "ExtrapolatedTrustRegion",
     "HybridAuON",
+    "InducedMetric",
+    "InducedMetricLog",
+    "InducedMetricRMS",
     "Lion",
     "LionK",
+    "MARSAdamW",
+    "MARSLion",
+    "MARSShampoo",
     "Muon",
     "NonEuclideanTrustRegion",
+    "OptimisticAMSGrad",
     "PSGDXMat",
     "Shampoo",
     "Sophia",
@@ -91,9 +104,12 @@ CARDS = (
     *asgo.CARDS,
     *auon.CARDS,
     diffgrad.CARD,
+    *induced_metric.CARDS,
     lion.CARD,
     lion_k.CARD,
+    *mars.CARDS,
     muon.CARD,
+    optimistic_amsgrad.CARD,
     psgd.CARD,
     psgd_lra.CARD,
     psgd_xmat.CARD,

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core.adamw import ADAMW, adamw_settings
 from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
-from ..core.orthogonal import newton_schulz, polar, polar_express
+from ..core.orthogonal import orthogonalize
 from ..core.ranges import MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag, Integer, OneOf
 from ..core.rule import lerp
 
@@ -117,12 +117,7 @@ class Muon(RuleOptimizer):
     ) -> tuple[Tensor, Tensor]:
         momentum_buffer = lerp(momentum_buffer, g, 1 - momentum)
         average = lerp(momentum_buffer, g, 1 - momentum) if nesterov else momentum_buffer
-        if orthogonalization == "exact":
-            direction = polar(average)
-        elif orthogonalization == "newton-schulz":
-            direction = newton_schulz(average, orthogonalization_steps or 5)
-        else:
-            direction = polar_express(average, orthogonalization_steps or 4)
+        direction = orthogonalize(average, orthogonalization, orthogonalization_steps)
         rows, columns = x.shape[-2:]
         factor = max(1.0, rows / columns) ** 0.5 if scale == "spectral" else 0.2 * max(rows, columns) ** 0.5
         return (1 - lr * weight_decay) * x - (lr * factor) * direction, momentum_buffer

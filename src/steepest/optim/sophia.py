@@ -138,11 +138,11 @@ class Sophia(CurvatureOptimizer):
         else:
             super().backward(loss)
 
-    def advance(self, closure: Any = None) -> Any:
+    def advance(self, closure: Any = None, loss: Any = None) -> Any:
         """What :meth:`step` does; with the Gauss-Newton estimator, a closure calls backward as usual."""
         if self.samples_targets:
-            return RuleOptimizer.advance(self, closure)
-        return super().advance(closure)
+            return RuleOptimizer.advance(self, closure, loss)
+        return super().advance(closure, loss)
 
     def estimate(self, loss: Tensor, samples: int) -> None:
         """Take the Gauss-Newton-Bartlett estimate into the average; ``.grad`` stays as it is.
