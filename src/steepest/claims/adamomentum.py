@@ -8,7 +8,7 @@ from steepest.catalogue import card
 
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, WIDENED, Side, difference, grid, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, Side, difference, grid, mean, parts, repeat, too_few, tune
 from .figure import COLOURS, MARKERS, canvas
 from .handwriting import handwriting
 
@@ -32,15 +32,15 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(20, 1, 1, 1),
-    Size.LAPTOP: _Scale(200, 8, 7, 3),
-    Size.FULL: _Scale(30_000, 5, 7, 3, full=True),
+    Size.LAPTOP: _Scale(200, 8, 6, 3),
+    Size.FULL: _Scale(30_000, 5, 6, 3, full=True),
 }
 
 
 def _sides(scale: _Scale) -> tuple[Side, ...]:
-    order = (2, 3, 1, 4, 0, 5, 6)[: scale.rates]
-    adaptive = sorted((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)[k] for k in order)
-    descent = sorted((3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)[k] for k in order)
+    order = (2, 3, 1, 4, 0, 5)[: scale.rates]
+    adaptive = sorted((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)[k] for k in order)
+    descent = sorted((3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)[k] for k in order)
     # An epsilon e inside the recursion is a floor sqrt(e / (1 - beta2)) of the denominator: 3e-7, 3e-5 and 3e-3.
     # Adam's is added to the denominator itself, so it may choose among the same three floors.
     inside, outside = (1e-8, 1e-12, 1e-16)[: scale.second], (3e-3, 3e-5, 3e-7)[: scale.second]
@@ -170,14 +170,18 @@ A small convolutional network classifies handwritten digits with AdaMomentum, Ad
 without weight decay. Since AdaMomentum's epsilon puts a floor under its denominator, Adam and AdaBelief may choose
 among the same floors: each side tunes two settings (the learning rate, and epsilon or SGD's momentum), equally many
 values each, on a validation split; fresh seeds are scored on the test split, under the same schedule (warm-up, then
-cosine). The paper trains larger networks on CIFAR-10, ImageNet and text. """
-    + WIDENED,
+cosine). The paper trains larger networks on CIFAR-10, ImageNet and text.
+
+Adam's best learning rate lies at the edge of those tried. A second run with one more value at the upper end (0.1; 3 for
+SGD) left the choices of Adam, SGD and AdaMomentum as they were. AdaBelief's went to 0.1, by the chance of a small
+validation split: it then scored 0.8 points lower on the test split, and the claim would have counted as reproduced. The
+narrower range, in which the rival does better, is kept.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 20 steps; seconds; always inconclusive",
-        Size.LAPTOP: "scikit-learn's digits (539 training images), 21 settings and 8 seeds per side, 200 steps; "
+        Size.LAPTOP: "scikit-learn's digits (539 training images), 18 settings and 8 seeds per side, 200 steps; "
         "minutes",
-        Size.FULL: "MNIST's training images (found as `steepest.data.mnist` says), 21 settings and 5 seeds per side, "
+        Size.FULL: "MNIST's training images (found as `steepest.data.mnist` says), 18 settings and 5 seeds per side, "
         "30,000 steps of 128; a day on a GPU",
     },
     measure=measure,

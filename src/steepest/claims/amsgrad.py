@@ -235,9 +235,9 @@ def measure(context: Context) -> Measured:
     for task in tasks.values():
         task.splits()  # missing data is told before the online problems have taken their time
     figures, periodic = _periodic(context, scale.periodic)
-    draws = context.seeds(scale.seeds)
+    draws = context.seeds(scale.seeds)  # of which the networks get the first
     more, stochastic = _stochastic(context, scale.stochastic, draws)
-    figures = {"seeds": min(len(seeds), len(draws)), **figures, **more}
+    figures = {"seeds": len(seeds), **figures, **more}
     series: dict[str, Any] = {"periodic": periodic, "stochastic": stochastic, "landscape": {}, "percent": {}}
     series["settings"] = {}
     edges = 0
@@ -269,7 +269,7 @@ def measure(context: Context) -> Measured:
         "training steps per run": scale.steps,
         "batch size": tasks["logistic"].batch_size,
     }
-    return Measured(figures, series, seeds if len(seeds) >= len(draws) else draws, budgets)
+    return Measured(figures, series, seeds, budgets)
 
 
 RULE = f"""\
