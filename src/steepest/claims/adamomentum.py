@@ -145,12 +145,11 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         runs = series["curves"][name]
         means = [sum(run[k][1] for run in runs) / len(runs) for k in range(min(map(len, runs)))]
         axes[5].plot([p[0] for p in runs[0]][: len(means)], means, color=COLOURS[index], label=name)
-    low = min(panel.get_ylim()[0] for panel in axes[:4])
     for panel in axes[:4]:
-        panel.set_ylim(low, 101)
+        panel.set_ylim(80, 100)  # settings that hardly train lie below
     axes[0].set_ylabel("validation accuracy (%)")
     axes[3].set_ylabel("validation accuracy (%)")
-    axes[4].set_xticks(range(len(names)), names, fontsize=7.5)
+    axes[4].set_xticks(range(len(names)), [n.replace("Momentum", "-\nMomentum") for n in names], fontsize=8.5)
     axes[4].set_ylabel("test accuracy (%)")
     axes[4].set_title("Tuned: fresh seeds")
     axes[5].set_yscale("log")
@@ -171,7 +170,12 @@ A small convolutional network classifies handwritten digits with AdaMomentum, Ad
 without weight decay. Since AdaMomentum's epsilon puts a floor under its denominator, Adam and AdaBelief may choose
 among the same floors: each side tunes two settings (the learning rate, and epsilon or SGD's momentum), equally many
 values each, on a validation split; fresh seeds are scored on the test split, under the same schedule (warm-up, then
-cosine). The paper trains larger networks on CIFAR-10, ImageNet and text.""",
+cosine). The paper trains larger networks on CIFAR-10, ImageNet and text.
+
+Adam's best learning rate lies at the edge of those tried. A second run with one more value at the upper end (0.1; 3 for
+SGD) left the choices of Adam, SGD and AdaMomentum as they were. AdaBelief's went to 0.1, by the chance of a small
+validation split: it then scored 0.8 points lower on the test split, and the claim would have counted as reproduced. The
+narrower range, in which the rival does better, is kept.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 20 steps; seconds; always inconclusive",

@@ -235,9 +235,9 @@ def measure(context: Context) -> Measured:
     for task in tasks.values():
         task.splits()  # missing data is told before the online problems have taken their time
     figures, periodic = _periodic(context, scale.periodic)
-    draws = context.seeds(scale.seeds)
+    draws = context.seeds(scale.seeds)  # of which the networks get the first
     more, stochastic = _stochastic(context, scale.stochastic, draws)
-    figures = {"seeds": min(len(seeds), len(draws)), **figures, **more}
+    figures = {"seeds": len(seeds), **figures, **more}
     series: dict[str, Any] = {"periodic": periodic, "stochastic": stochastic, "landscape": {}, "percent": {}}
     series["settings"] = {}
     edges = 0
@@ -269,7 +269,7 @@ def measure(context: Context) -> Measured:
         "training steps per run": scale.steps,
         "batch size": tasks["logistic"].batch_size,
     }
-    return Measured(figures, series, seeds if len(seeds) >= len(draws) else draws, budgets)
+    return Measured(figures, series, seeds, budgets)
 
 
 RULE = f"""\
@@ -340,7 +340,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             axes[0].plot(periodic["times"], found, style, color=COLOURS[index[method]], label=f"{method}, C = {height}")
         band(axes[1], stochastic["times"], stochastic["position"][method], index[method], method)
         for style, (rate, found) in zip(("-.", "--", "-", ":"), stochastic["regret"][method].items(), strict=True):
-            axes[2].plot(stochastic["times"], found, style, color=COLOURS[index[method]], label=f"{method}, a = {rate}")
+            label = f"a = {rate}" if method == "AMSGrad" else None
+            axes[2].plot(stochastic["times"], found, style, color=COLOURS[index[method]], label=label)
     for panel, title in zip(
         axes[:3], ("Every third gradient large", "Rare large gradients, best a", "Rare: average regret"), strict=True
     ):
@@ -351,17 +352,21 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     axes[1].set_ylabel("x (best: -1)")
     axes[2].set_ylabel("average regret")
     axes[2].set_yscale("log")
-    for panel in (*axes[:3],):
-        panel.legend(fontsize=7.5)
+    axes[0].legend(fontsize=7.5)
+    axes[1].set_ylim(-1.5, 1.1)
+    axes[1].legend(loc="lower left", ncols=2)
+    axes[2].legend(loc="lower left", fontsize=8)
     for panel, kind in zip(axes[3:5], _NETWORKS, strict=True):
         for name, points in series["landscape"][kind].items():
             known = [p for p in points if p[1] is not None]
-            panel.plot(*zip(*known, strict=True), color=COLOURS[index[name]], marker=MARKERS[index[name]], label=name)
+            style = "--" if name == "Adam" else "-"  # it covers the corrected AMSGrad
+            k = index[name]
+            panel.plot(*zip(*known, strict=True), style, color=COLOURS[k], marker=MARKERS[k], label=name)
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlabel("learning rate")
         panel.set_ylabel("training loss")
-        panel.set_title(f"Tuning, {kind} network")
+        panel.set_title("Tuning, logistic regression" if kind == "logistic" else f"Tuning, {kind}")
     axes[3].legend(fontsize=7.5)
     names, place = [], 0
     for kind in _NETWORKS:
@@ -372,7 +377,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
                 axes[5].plot(
                     [place - 0.3, place + 0.3], [sum(percent) / len(percent)] * 2, color=COLOURS[k], linewidth=2.5
                 )
-            names.append(f"{kind}\n{'paper' if name == 'AMSGrad' else 'corrected'}")
+            names.append(f"{'logistic' if kind == 'logistic' else 'perc.'}\n{'paper' if k == 0 else 'corr.'}")
             place += 1
     axes[5].axhline(0, color=COLOURS[1], linewidth=1)
     axes[5].set_xticks(range(place), names, fontsize=7.5)
