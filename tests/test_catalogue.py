@@ -96,8 +96,9 @@ def test_every_point_of_the_search_space_trains(name: str, u: float) -> None:
     opt = entry.build(net, **chosen)
     for key, value in chosen.items():
         groups = [g for g in opt.param_groups if g.get("rule") != "adamw"] if name == "muon" else opt.param_groups
-        if key in groups[0]:
-            assert groups[0][key] == value
+        held = {**groups[0], **(opt.settings if isinstance(opt, Transform) else {})}
+        if key in held:
+            assert held[key] == value
     x = torch.randn(8, 4)
 
     def closure() -> torch.Tensor:

@@ -290,6 +290,8 @@ class Transform(Optimizer):
                 raise ValueError(f"{me}: {name} in the state dict must be an integer >= 0, got {record[name]!r}")
         first = {key: value for key, value in groups[0].items() if key != "transforms"}
         if len(records) > 1:
+            if not isinstance(self.base, Transform):
+                raise ValueError(f"{me}: the state dict has transforms inside of this one; this has none")
             first["transforms"] = list(records[1:])
         inner = {**state, "param_groups": [first, *groups[1:]]}
         return record, inner
