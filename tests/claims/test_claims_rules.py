@@ -67,6 +67,28 @@ WINNER: dict[str, dict[str, Any]] = {
         "functions_where_diffgrad_ends_lower_less_higher": 2,
         **{f"F{k}_end_{m}": 0.1 for k in (1, 2, 3) for m in ("adam", "diffgrad", "adam_at_half_the_rate")},
     },
+    "coordinate-clip": {
+        "seeds": 5,
+        **spread("loss_clip_less_sgd", -0.3, -0.1),
+        "loss_sgd": 2.5,
+        "loss_sgd_clip": 2.3,
+        "loss_adam": 2.2,
+        "transformer_percent_sgd_over_adam": 95.0,
+        "transformer_percent_sgd_over_clip": 85.0,
+        "convolutional_percent_sgd_over_adam": 40.0,
+        **{f"transformer_median_sharpness_{name}": 1.0 for name in ("sgd", "sgd_clip", "adam")},
+    },
+    "gradient-noise": {
+        "seeds": 5,
+        **spread("simple_gain", 2.0, 12.0),
+        "he_clip_gain": -0.2,
+        **{f"{c}_{k}_without": 50.0 for c in ("simple", "simple_clip", "he_clip") for k in ("best", "average")},
+        **{f"{c}_{k}_with": 60.0 for c in ("simple", "simple_clip", "he_clip") for k in ("best", "average")},
+        "zero_clip_best_with": 94.5,
+        "zero_clip_average_with": 49.7,
+        "zero_clip_best_without": 11.4,
+        "zero_clip_average_without": 10.1,
+    },
     "adabound": {
         "seeds": 8,
         **spread("points_over_sgd", -0.3, 0.4),
@@ -136,6 +158,21 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
         NO,
     ),
     ("adabound", spread("points_over_sgd", None, None), UNKNOWN),
+    # Coordinate clipping: each part by itself; a clip that flattens and does not help; one that harms.
+    ("coordinate-clip", {"transformer_percent_sgd_over_adam": 79.0}, PARTLY),
+    ("coordinate-clip", {"transformer_percent_sgd_over_clip": 79.0}, PARTLY),
+    ("coordinate-clip", {"convolutional_percent_sgd_over_adam": 80.0}, PARTLY),
+    ("coordinate-clip", spread("loss_clip_less_sgd", -0.1, 0.1), PARTLY),
+    ("coordinate-clip", {**spread("loss_clip_less_sgd", -0.1, 0.1), "transformer_percent_sgd_over_clip": 79.0}, NO),
+    ("coordinate-clip", spread("loss_clip_less_sgd", 0.1, 0.2), NO),
+    ("coordinate-clip", spread("loss_clip_less_sgd", None, None), UNKNOWN),
+    # Gradient noise: no gain from the simple values; harm with good ones; zeros stay; neither.
+    ("gradient-noise", spread("simple_gain", -2.0, 8.0), PARTLY),
+    ("gradient-noise", {"simple_best_with": 49.0}, PARTLY),
+    ("gradient-noise", {"he_clip_gain": -1.5}, PARTLY),
+    ("gradient-noise", {"zero_clip_best_with": 60.0}, PARTLY),
+    ("gradient-noise", {"zero_clip_best_without": 30.0}, PARTLY),
+    ("gradient-noise", {**spread("simple_gain", -2.0, 8.0), "zero_clip_best_with": 60.0}, NO),
 ]
 
 

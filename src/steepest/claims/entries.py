@@ -13,7 +13,9 @@ _MODULES = {
     "adabound": "adabound",
     "adamp": "adamp",
     "ademamix": "ademamix",
+    "coordinate-clip": "coordinate_clip",
     "diffgrad": "diffgrad",
+    "gradient-noise": "gradient_noise",
     "lion": "lion",
     "lion-k": "lion_k",
 }
