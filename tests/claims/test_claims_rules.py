@@ -82,8 +82,9 @@ WINNER: dict[str, dict[str, Any]] = {
         "seeds": 5,
         **spread("simple_gain", 2.0, 12.0),
         "he_clip_gain": -0.2,
-        **{f"{c}_{k}_without": 50.0 for c in ("simple", "simple_clip", "he_clip") for k in ("best", "average")},
-        **{f"{c}_{k}_with": 60.0 for c in ("simple", "simple_clip", "he_clip") for k in ("best", "average")},
+        **{f"{c}_{k}_without": 50.0 for c in ("simple", "he_clip") for k in ("best", "average")},
+        **{f"{c}_{k}_with": 60.0 for c in ("simple", "he_clip") for k in ("best", "average")},
+        "deviation_of_weights_by_noise_alone": 0.2,
         "zero_clip_best_with": 94.5,
         "zero_clip_average_with": 49.7,
         "zero_clip_best_without": 11.4,
@@ -173,6 +174,7 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("gradient-noise", {"zero_clip_best_with": 60.0}, PARTLY),
     ("gradient-noise", {"zero_clip_best_without": 30.0}, PARTLY),
     ("gradient-noise", {**spread("simple_gain", -2.0, 8.0), "zero_clip_best_with": 60.0}, NO),
+    ("gradient-noise", {f"{c}_best_{k}": 15.0 for c in ("simple", "zero_clip") for k in ("with", "without")}, UNKNOWN),
 ]
 
 

@@ -288,6 +288,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         tuning.plot(*zip(*known, strict=True), color=COLOURS[index], marker=MARKERS[index], label=name)
         for curve in series["curves"][name]:
             training.plot(*zip(*curve, strict=True), color=COLOURS[index], linewidth=1, alpha=0.6)
+    lowest = min((p[1] for found in series["landscape"].values() for p in found if p[1] is not None), default=0.0)
+    tuning.set_ylim(lowest - 0.1, lowest + 1.2)  # a rate that is far too large would flatten all others
     tuning.set_xscale("log")
     tuning.set_xlabel("learning rate")
     tuning.set_ylabel("validation loss (nats)")
