@@ -14,6 +14,7 @@ from torch import nn
 import steepest.optim
 from steepest.catalogue import card, cards
 from steepest.core.errors import UnknownName
+from steepest.core.transform import Transform
 
 OPTIM = cards("optim")
 optimizers = pytest.mark.parametrize("name", OPTIM)
@@ -23,6 +24,11 @@ AT = (0.0, 0.5, math.nextafter(1.0, 0.0))
 def model() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def _is_transform(thing: Any) -> bool:
+    """Transforms take an optimizer, so the cards are of functions that put them over one."""
+    return inspect.isclass(thing) and issubclass(thing, Transform)
 
 
 def test_rooms() -> None:
@@ -46,9 +52,14 @@ def test_the_first_methods_are_there() -> None:
         "adamp",
         "sgdp",
         "muon",
+        "coordinate-clip",
+        "gradient-noise",
+        "cautious-adamw",
     }
     assert {"sgd", "adam", "adamw", "lbfgs"} <= set(OPTIM) - ours
-    assert {OPTIM[name].load().__name__ for name in ours} == set(steepest.optim.__all__)
+    transforms = {name for name in steepest.optim.__all__ if _is_transform(getattr(steepest.optim, name))}
+    assert {OPTIM[name].load().__name__ for name in ours} == set(steepest.optim.__all__) - transforms
+    assert transforms >= {"CoordinateClip", "NormClip", "GradientNoise", "WeightDecay", "Cautious"}
 
 
 @pytest.mark.parametrize(("name", "meant"), [("loin", "lion"), ("admw", "adam"), ("Lion", "lion"), ("muonn", "muon")])
@@ -69,7 +80,7 @@ def test_cards_are_complete(name: str) -> None:
         assert str(paper.year) in str(paper)
         assert paper.arxiv or paper.venue
     cls = entry.load()
-    assert inspect.isclass(cls)
+    assert inspect.isclass(cls) or (entry.family == "transform" and inspect.isfunction(cls))
     if not entry.wraps:
         assert "ource" in (cls.__doc__ or "")
 
@@ -85,8 +96,9 @@ def test_every_point_of_the_search_space_trains(name: str, u: float) -> None:
     opt = entry.build(net, **chosen)
     for key, value in chosen.items():
         groups = [g for g in opt.param_groups if g.get("rule") != "adamw"]  # not the fallback's
-        if key in groups[0]:
-            assert groups[0][key] == value
+        held = {**groups[0], **(opt.settings if isinstance(opt, Transform) else {})}
+        if key in held:
+            assert held[key] == value
     x = torch.randn(8, 4)
 
     def closure() -> torch.Tensor:

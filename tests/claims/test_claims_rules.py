@@ -95,6 +95,29 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("points_over_adabelief", 0.1, 0.8),
         **spread("points_over_sgd", -0.3, 0.4),
     },
+    "coordinate-clip": {
+        "seeds": 5,
+        **spread("loss_clip_less_sgd", -0.3, -0.1),
+        "loss_sgd": 2.5,
+        "loss_sgd_clip": 2.3,
+        "loss_adam": 2.2,
+        "transformer_percent_sgd_over_adam": 95.0,
+        "transformer_percent_sgd_over_clip": 85.0,
+        "convolutional_percent_sgd_over_adam": 40.0,
+        **{f"transformer_median_sharpness_{name}": 1.0 for name in ("sgd", "sgd_clip", "adam")},
+    },
+    "gradient-noise": {
+        "seeds": 5,
+        **spread("simple_gain", 2.0, 12.0),
+        "he_clip_gain": -0.2,
+        **{f"{c}_{k}_without": 50.0 for c in ("simple", "he_clip") for k in ("best", "average")},
+        **{f"{c}_{k}_with": 60.0 for c in ("simple", "he_clip") for k in ("best", "average")},
+        "deviation_of_weights_by_noise_alone": 0.2,
+        "zero_clip_best_with": 94.5,
+        "zero_clip_average_with": 49.7,
+        "zero_clip_best_without": 11.4,
+        "zero_clip_average_without": 10.1,
+    },
     "adabound": {
         "seeds": 8,
         **spread("points_over_sgd", -0.3, 0.4),
@@ -234,6 +257,22 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("trust-region", spread("log_ratio_skewed", 0.1, 0.3), PARTLY),
     ("trust-region", {**spread("log_ratio_gaussian", 0.1, 0.2), **spread("log_ratio_skewed", 0.1, 0.3)}, NO),
     ("trust-region", {**spread("log_ratio_gaussian", -0.1, 0.2), **spread("log_ratio_skewed", 0.1, 0.3)}, UNKNOWN),
+    # Coordinate clipping: each part by itself; a clip that flattens and does not help; one that harms.
+    ("coordinate-clip", {"transformer_percent_sgd_over_adam": 79.0}, PARTLY),
+    ("coordinate-clip", {"transformer_percent_sgd_over_clip": 79.0}, PARTLY),
+    ("coordinate-clip", {"convolutional_percent_sgd_over_adam": 80.0}, PARTLY),
+    ("coordinate-clip", spread("loss_clip_less_sgd", -0.1, 0.1), PARTLY),
+    ("coordinate-clip", {**spread("loss_clip_less_sgd", -0.1, 0.1), "transformer_percent_sgd_over_clip": 79.0}, NO),
+    ("coordinate-clip", spread("loss_clip_less_sgd", 0.1, 0.2), NO),
+    ("coordinate-clip", spread("loss_clip_less_sgd", None, None), UNKNOWN),
+    # Gradient noise: no gain from the simple values; harm with good ones; zeros stay; neither.
+    ("gradient-noise", spread("simple_gain", -2.0, 8.0), PARTLY),
+    ("gradient-noise", {"simple_best_with": 49.0}, PARTLY),
+    ("gradient-noise", {"he_clip_gain": -1.5}, PARTLY),
+    ("gradient-noise", {"zero_clip_best_with": 60.0}, PARTLY),
+    ("gradient-noise", {"zero_clip_best_without": 30.0}, PARTLY),
+    ("gradient-noise", {**spread("simple_gain", -2.0, 8.0), "zero_clip_best_with": 60.0}, NO),
+    ("gradient-noise", {f"{c}_best_{k}": 15.0 for c in ("simple", "zero_clip") for k in ("with", "without")}, UNKNOWN),
 ]
 
 

@@ -3,9 +3,23 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamomentum, adamp, ademamix, amsgrad, ano, auon, lion, muon
+from steepest.claims import (
+    Size,
+    adabound,
+    adamomentum,
+    adamp,
+    ademamix,
+    amsgrad,
+    ano,
+    auon,
+    coordinate_clip,
+    lion,
+    muon,
+)
 from steepest.claims.characters import characters
+from steepest.claims.coordinate_clip import sharpness
 from steepest.claims.diffgrad import TOYS, descend, values
+from steepest.claims.gradient_noise import Stack, _ClipEach
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
 
@@ -22,6 +36,7 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         adamomentum._sides(adamomentum._SCALES[size]),
         auon._sides(auon._SCALES[size]).values(),
         muon._sides(muon._SCALES[size]),
+        coordinate_clip._sides(coordinate_clip._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -127,3 +142,43 @@ def test_the_part_of_the_steps_is_read_off_between_the_budgets_and_beyond() -> N
     assert muon._part(2.0, [2.5, 2.2, 2.2]) == 2.0  # no slope to draw on
     assert muon._part(None, losses) is None
     assert muon._part(2.0, [3.0, None, 2.0]) is None
+
+
+def test_sharpness_is_the_quadratic_form_of_the_full_hessian() -> None:
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2)).double()
+    x, y = torch.randn(8, 3, generator=generator).double(), torch.arange(8) % 2
+    params = list(net.parameters())
+    sizes = [p.numel() for p in params]
+
+    def at(flat: torch.Tensor) -> torch.Tensor:
+        pieces = zip(flat.split(sizes), net.named_parameters(), strict=True)
+        values = {name: piece.view(p.shape) for piece, (name, p) in pieces}
+        return torch.nn.functional.cross_entropy(torch.func.functional_call(net, values, (x,)), y)
+
+    point = torch.cat([p.detach().flatten() for p in params])
+    hessian = torch.autograd.functional.hessian(at, point)
+    directions = [[torch.randn(p.shape, generator=generator).double() for p in params] for _ in range(3)]
+    for u, found in zip(
+        directions, sharpness(lambda: at(torch.cat([p.flatten() for p in params])), params, directions), strict=False
+    ):
+        flat = torch.cat([v.flatten() for v in u])
+        assert found == pytest.approx(float(flat @ hessian @ flat / flat.square().sum()), rel=1e-9)
+
+
+def test_a_stack_trains_every_network_as_if_alone() -> None:
+    x = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(1))
+
+    def after(seeds: list[int], inputs: torch.Tensor) -> torch.Tensor:
+        model = Stack("he", seeds, 6)
+        opt = _ClipEach(torch.optim.SGD(model.parameters(), lr=0.1), 0.05)
+        for _ in range(3):
+            opt.zero_grad()
+            model(inputs).square().sum().backward()
+            opt.step()
+        return torch.cat([p.detach().flatten(1) for p in model.parameters()], 1)
+
+    together = after([7, 8], x)
+    torch.testing.assert_close(together[:1], after([7], x[:1]))
+    torch.testing.assert_close(together[1:], after([8], x[1:]))
+    assert not Stack("zero", [1], 6).weights[0].any()

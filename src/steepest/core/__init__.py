@@ -28,6 +28,7 @@ _HOMES = {
     "State": "solver",
     "Tolerance": "stopping",
     "Trace": "trace",
+    "Transform": "transform",
     "UnknownName": "errors",
     "armijo": "linesearch",
     "counting": "oracle",

@@ -96,7 +96,8 @@ class MethodCard:
         room: the room it lives in: ``"optim"``, ``"convex"``, ...
         family: the shelf inside the room: ``"sign"``, ``"adaptive"``, ``"matrix"``, ...
         summary: one sentence: what it does.
-        target: where the class is, as ``"package.module:Class"``; imported on first use.
+        target: where the class is, as ``"package.module:Class"``, or a function that takes the same arguments as a
+            class would and builds the optimizer; imported on first use.
         papers: the sources.
         needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
@@ -123,10 +124,10 @@ class MethodCard:
     claim: str = ""
     wraps: str = ""
 
-    def load(self) -> type[Any]:
-        """The class itself."""
+    def load(self) -> Any:
+        """The class itself, or the function that builds the optimizer."""
         module, _, name = self.target.partition(":")
-        loaded: type[Any] = getattr(importlib.import_module(module), name)
+        loaded: Any = getattr(importlib.import_module(module), name)
         return loaded
 
     @property

@@ -1,9 +1,10 @@
 """Errors that name the argument, the value and what is allowed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["BadReference", "UnknownName", "did_you_mean"]
+__all__ = ["BadReference", "UnknownName", "did_you_mean", "parameter_label"]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -11,6 +12,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def parameter_label(groups: Sequence[Mapping[str, Any]], p: Any) -> str:
+    """A parameter's name where its group has names, else its position in an optimizer's groups."""
+    for index, group in enumerate(groups):
+        for place, candidate in enumerate(group["params"]):
+            if candidate is p:
+                names = group.get("param_names")
+                return repr(names[place]) if names else f"{place} of group {index}"
+    return "?"
 
 
 class BadReference(ValueError):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .engine import Engine, apply, apply_sharded, choose_engine
+from .errors import parameter_label
 from .functional import Functional
 from .ranges import Flag, OneOf, Range, check_settings
 from .routing import Routing, route
@@ -292,12 +293,7 @@ class RuleOptimizer(Optimizer):
 
     def label(self, p: Tensor) -> str:
         """The parameter's name where it was given, else its position."""
-        for index, group in enumerate(self.param_groups):
-            for place, candidate in enumerate(group["params"]):
-                if candidate is p:
-                    names = group.get("param_names")
-                    return repr(names[place]) if names else f"{place} of group {index}"
-        return "?"
+        return parameter_label(self.param_groups, p)
 
     def _finite(self, active: list[tuple[dict[str, Any], list[Tensor]]]) -> bool:
         grads = [p.grad for _, params in active for p in params]

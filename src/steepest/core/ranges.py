@@ -27,6 +27,7 @@ class Real:
         low, high: the ends of the interval.
         low_open, high_open: whether the end itself is excluded.
         optional: whether ``None`` is allowed.
+        infinite: whether an infinite end belongs to the interval.
     """
 
     low: float = -math.inf
@@ -34,13 +35,14 @@ class Real:
     low_open: bool = False
     high_open: bool = False
     optional: bool = False
+    infinite: bool = False
 
     def describe(self) -> str:
         """The allowed values in words, as error messages and docs print them."""
-        left = "(" if self.low_open or math.isinf(self.low) else "["
-        right = ")" if self.high_open or math.isinf(self.high) else "]"
+        left = "(" if self.low_open or (math.isinf(self.low) and not self.infinite) else "["
+        right = ")" if self.high_open or (math.isinf(self.high) and not self.infinite) else "]"
         none = " or None" if self.optional else ""
-        return f"a finite number in {left}{self.low:g}, {self.high:g}{right}{none}"
+        return f"a {'' if self.infinite else 'finite '}number in {left}{self.low:g}, {self.high:g}{right}{none}"
 
     def check(self, name: str, value: Any) -> None:
         """Raise ``TypeError`` or ``ValueError`` naming the argument, the value and the range."""
@@ -49,7 +51,8 @@ class Real:
         number = _number(name, value, self.describe())
         too_low = number <= self.low if self.low_open else number < self.low
         too_high = number >= self.high if self.high_open else number > self.high
-        if not math.isfinite(number) or too_low or too_high:
+        unusable = math.isnan(number) if self.infinite else not math.isfinite(number)
+        if unusable or too_low or too_high:
             raise ValueError(f"{name} must be {self.describe()}, got {value!r}")
 
 

@@ -14,7 +14,10 @@ from . import (
     ano,
     asgo,
     auon,
+    cautious,
+    coordinate_clip,
     diffgrad,
+    gradient_noise,
     induced_metric,
     lion,
     lion_k,
@@ -40,12 +43,16 @@ from .amsgrad import AMSGrad
 from .ano import Ano, Anolog
 from .asgo import ASGO, DASGO
 from .auon import AuON, HybridAuON
+from .cautious import Cautious, cautious_adamw
+from .coordinate_clip import CoordinateClip, sgd_with_coordinate_clip
 from .diffgrad import DiffGrad
+from .gradient_noise import GradientNoise, sgd_with_gradient_noise
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
 from .mars import MARSAdamW, MARSLion, MARSShampoo
 from .muon import Muon
+from .norm_clip import NormClip
 from .optimistic_amsgrad import OptimisticAMSGrad
 from .psgd import PSGD
 from .psgd_lra import PSGDLRA
@@ -54,6 +61,7 @@ from .reg import REG
 from .shampoo import Shampoo
 from .sophia import Sophia
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
+from .weight_decay import WeightDecay
 
 __all__ = [
     "ASGO",
@@ -73,8 +81,11 @@ __all__ = [
     "Ano",
     "Anolog",
     "AuON",
+    "Cautious",
+    "CoordinateClip",
     "DiffGrad",
     "ExtrapolatedTrustRegion",
+    "GradientNoise",
     "HybridAuON",
     "InducedMetric",
     "InducedMetricLog",
@@ -86,10 +97,15 @@ __all__ = [
     "MARSShampoo",
     "Muon",
     "NonEuclideanTrustRegion",
+    "NormClip",
     "OptimisticAMSGrad",
     "PSGDXMat",
     "Shampoo",
     "Sophia",
+    "WeightDecay",
+    "cautious_adamw",
+    "sgd_with_coordinate_clip",
+    "sgd_with_gradient_noise",
 ]
 
 CARDS = (
@@ -103,7 +119,10 @@ CARDS = (
     *ano.CARDS,
     *asgo.CARDS,
     *auon.CARDS,
+    cautious.CARD,
+    coordinate_clip.CARD,
     diffgrad.CARD,
+    gradient_noise.CARD,
     *induced_metric.CARDS,
     lion.CARD,
     lion_k.CARD,
