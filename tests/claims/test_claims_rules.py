@@ -67,6 +67,13 @@ WINNER: dict[str, dict[str, Any]] = {
         "functions_where_diffgrad_ends_lower_less_higher": 2,
         **{f"F{k}_end_{m}": 0.1 for k in (1, 2, 3) for m in ("adam", "diffgrad", "adam_at_half_the_rate")},
     },
+    "marsadamw": {
+        "seeds": 5,
+        **spread("gap_percent_mars_to_adamw", -3.0, -1.0),
+        **spread("gap_percent_mars_to_no_correction", -2.0, -0.5),
+        **spread("gap_percent_mars_to_muon", -2.0, -0.5),
+        **spread("gap_percent_mars_to_mars_exact", -0.5, 0.5),
+    },
     "adabound": {
         "seeds": 8,
         **spread("points_over_sgd", -0.3, 0.4),
@@ -120,6 +127,14 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ),
     ("diffgrad", {**spread("points_over_adam_tuned", -0.9, -0.4), "best_share_of_starts_adam": 90.0}, NO),
     ("diffgrad", spread("points_over_adam_tuned", None, None), UNKNOWN),
+    # MARS: Muon or the exact form is better; all of it is the clip; a loss; a gain that is too small, or open.
+    ("marsadamw", spread("gap_percent_mars_to_muon", 1.0, 3.0), PARTLY),
+    ("marsadamw", spread("gap_percent_mars_to_mars_exact", 1.5, 3.0), PARTLY),
+    ("marsadamw", spread("gap_percent_mars_to_no_correction", -0.1, 0.1), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", 1.0, 2.0), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", -0.2, 0.1), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", -2.0, 0.5), UNKNOWN),
+    ("marsadamw", spread("gap_percent_mars_to_muon", None, None), UNKNOWN),
     # AdaBound: each part open or refuted.
     ("adabound", spread("points_over_adam", -0.3, 0.3), PARTLY),
     ("adabound", spread("points_over_amsgrad", -0.3, 0.3), PARTLY),

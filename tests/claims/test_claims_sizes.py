@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion
+from steepest.claims import Size, adabound, adamp, ademamix, lion, mars
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
@@ -17,12 +17,13 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         ademamix._sides(ademamix._SCALES[size], 10),
         adabound._sides(adabound._SCALES[size].choices),
         adamp._sides(adamp._SCALES[size]).values(),
+        mars._sides(mars._SCALES[size]).values(),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
         for side in sides:
             assert len({tuple(sorted(map(str, s.items()))) for s in side.grid}) == len(side.grid), "a setting twice"
-            side.card().build(torch.nn.Linear(2, 2), **side.grid[0])
+            side.card().build(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), **side.grid[0])
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -31,6 +32,7 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (lion, lion._sides(lion._SCALES[size])),
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
+        (mars, list(mars._sides(mars._SCALES[size]).values())),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
