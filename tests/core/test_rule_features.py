@@ -207,7 +207,7 @@ def test_random_numbers_depend_on_their_keys_alone() -> None:
 class Remembering(RuleOptimizer):
     """Gradient descent that remembers the last gradients and the last parameter."""
 
-    state_tensors = {name: torch.zeros_like for name in ("first", "second", "parameter")}
+    state_tensors = dict.fromkeys(("first", "second", "parameter"), torch.zeros_like)
     ranges = {"lr": STEP_SIZE}
 
     def __init__(self, params: Any, lr: float = 0.1, **common: Any) -> None:

@@ -145,7 +145,8 @@ A gap is the test loss of MARS-AdamW's approximate form less another's, in per c
 4. The gap to the exact form, after as many steps with twice the gradients, ends at or below +{MARGIN:g} %.
 
 - **reproduced**: all four. **partly**: 1 and 2, but not both of 3 and 4.
-- **not reproduced**: the interval of 1 or of 2 lies above -{SMALL:g} %: no gain, or one so small that it does not count.
+- **not reproduced**: the interval of 1 or of 2 lies above -{SMALL:g} %: no gain, or one so small that it does not \
+count.
 - **inconclusive**: fewer than {ENOUGH} seeds, a run without a score, or anything else."""
 
 _ENDS = ("", "_low", "_high")

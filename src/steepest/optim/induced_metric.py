@@ -182,7 +182,8 @@ class InducedMetricRMS(RuleOptimizer):
     gradient has been missing.
 
     Args:
-        params, lr, momentum, xi, smoothing, weight_decay, common: as for :class:`InducedMetric`.
+        params, lr, momentum, xi, smoothing, weight_decay, common: as for :class:`InducedMetric`; the learning rate is
+            of Adam's size (the authors' code has 0.1 here too, and searches from 1e-5).
         rms_decay: :math:`\rho` in [0, 1).
         eps: :math:`\varepsilon \ge 0`.
 
