@@ -67,6 +67,14 @@ WINNER: dict[str, dict[str, Any]] = {
         "functions_where_diffgrad_ends_lower_less_higher": 2,
         **{f"F{k}_end_{m}": 0.1 for k in (1, 2, 3) for m in ("adam", "diffgrad", "adam_at_half_the_rate")},
     },
+    "induced-metric": {
+        "seeds": 8,
+        **spread("success_metric_less_sgd", 2.0, 6.0),
+        **spread("success_metric_less_clipped_sgd", 1.0, 4.0),
+        **spread("accuracy_metric_less_sgd", 0.1, 0.5),
+        **spread("accuracy_metric_less_adam", -0.3, 0.3),
+        **{f"success_{side}": 60.0 for side in ("metric", "sgd", "clipped_sgd", "adam")},
+    },
     "marsadamw": {
         "seeds": 5,
         **spread("gap_percent_mars_to_adamw", -3.0, -1.0),
@@ -127,6 +135,19 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ),
     ("diffgrad", {**spread("points_over_adam_tuned", -0.9, -0.4), "best_share_of_starts_adam": 90.0}, NO),
     ("diffgrad", spread("points_over_adam_tuned", None, None), UNKNOWN),
+    # Induced metric: no more than a clip; behind Adam; on functions alone; nothing, or a loss.
+    ("induced-metric", spread("success_metric_less_clipped_sgd", -1.0, 1.0), PARTLY),
+    ("induced-metric", spread("accuracy_metric_less_adam", -0.9, -0.6), PARTLY),
+    ("induced-metric", spread("accuracy_metric_less_sgd", -0.3, 0.3), PARTLY),
+    ("induced-metric", spread("success_metric_less_sgd", -1.0, 1.0), PARTLY),
+    ("induced-metric", spread("success_metric_less_sgd", -4.0, -1.0), NO),
+    ("induced-metric", spread("accuracy_metric_less_sgd", -0.9, -0.1), NO),
+    (
+        "induced-metric",
+        {**spread("success_metric_less_sgd", -1.0, 1.0), **spread("accuracy_metric_less_adam", -0.9, -0.6)},
+        NO,
+    ),
+    ("induced-metric", spread("accuracy_metric_less_adam", None, None), UNKNOWN),
     # MARS: Muon or the exact form is better; all of it is the clip; a loss; a gain that is too small, or open.
     ("marsadamw", spread("gap_percent_mars_to_muon", 1.0, 3.0), PARTLY),
     ("marsadamw", spread("gap_percent_mars_to_mars_exact", 1.5, 3.0), PARTLY),

@@ -14,6 +14,7 @@ _MODULES = {
     "adamp": "adamp",
     "ademamix": "ademamix",
     "diffgrad": "diffgrad",
+    "induced-metric": "induced_metric",
     "lion": "lion",
     "lion-k": "lion_k",
     "marsadamw": "mars",
