@@ -9,6 +9,7 @@ import torch
 from optim_helpers import assert_close, assert_same, gradients, parameters, run, snapshot
 from oracle_helpers import STEPS, random_shapes, schedule
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from steepest.optim import InducedMetric, InducedMetricLog, InducedMetricRMS
 
@@ -153,6 +154,18 @@ def test_the_log_form_needs_the_loss() -> None:
     values = {"w": torch.ones(2)}
     with pytest.raises(TypeError, match=words):
         pure.update(values, values, pure.init(values))
+
+
+def test_checkpoint_tools_make_a_template_of_the_log_form() -> None:
+    net = nn.Linear(3, 2)
+    opt = InducedMetricLog(net)
+    before = [p.detach().clone() for p in net.parameters()]
+    assert get_optimizer_state_dict(net, opt)["state"].keys() == {"weight", "bias"}
+    assert_same(before, [p.detach() for p in net.parameters()])
+    net(torch.ones(3)).sum().backward()
+    opt.param_groups[0]["lr"] = 0.0
+    with pytest.raises(TypeError, match="needs the loss"):
+        opt.step()
 
 
 def test_a_loss_that_is_not_positive_moves_nothing_far() -> None:
