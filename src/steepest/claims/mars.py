@@ -190,7 +190,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     left.set_xlabel("learning rate")
     left.set_ylabel("validation loss (nats per character)")
     left.set_title("Tuning: the better of the momenta")
-    left.legend()
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.3 * (high - low))
+    left.legend(ncols=2, loc="upper center")
     others = [*_NAMES[1:], "MARS exact, equal gradients"]
     right.axvline(0, color=INK, linewidth=1)
     for place, name in enumerate(others):
