@@ -147,6 +147,38 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("log_ratio_gaussian", -0.5, -0.1),
         **spread("log_ratio_skewed", -2.0, -1.0),
     },
+    "induced-metric": {
+        "seeds": 8,
+        **spread("success_metric_less_sgd", 2.0, 6.0),
+        **spread("success_metric_less_clipped_sgd", 1.0, 4.0),
+        **spread("accuracy_metric_less_sgd", 0.1, 0.5),
+        **spread("accuracy_metric_less_adam", -0.3, 0.3),
+        **{f"success_{side}": 60.0 for side in ("metric", "sgd", "clipped_sgd", "adam")},
+    },
+    "marsadamw": {
+        "seeds": 5,
+        **spread("gap_percent_mars_to_adamw", -3.0, -1.0),
+        **spread("gap_percent_mars_to_no_correction", -2.0, -0.5),
+        **spread("gap_percent_mars_to_muon", -2.0, -0.5),
+        **spread("gap_percent_mars_to_mars_exact", -0.5, 0.5),
+    },
+    "sophia": {
+        "seeds": 4,
+        **spread("budget_over_adamw", 0.4, 0.6),
+        **spread("loss_less_signed_momentum", -0.2, -0.1),
+        "loss_less_adamw": -0.2,
+    },
+    "adahessian": {
+        "seeds": 6,
+        **spread("points_over_sgd_equal_steps", -0.3, 0.4),
+        **spread("points_over_adam_equal_steps", 0.1, 0.8),
+        **spread("points_over_adamw_equal_steps", -0.3, 0.8),
+        "points_over_adamw_equal_evaluations": -0.2,
+        "good_learning_rates_adahessian": 5,
+        "good_learning_rates_sgd": 5,
+        "good_learning_rates_adam": 4,
+        "good_learning_rates_adamw": 4,
+    },
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -273,6 +305,39 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("gradient-noise", {"zero_clip_best_without": 30.0}, PARTLY),
     ("gradient-noise", {**spread("simple_gain", -2.0, 8.0), "zero_clip_best_with": 60.0}, NO),
     ("gradient-noise", {f"{c}_best_{k}": 15.0 for c in ("simple", "zero_clip") for k in ("with", "without")}, UNKNOWN),
+    # Induced metric: no more than a clip; behind Adam; on functions alone; nothing, or a loss.
+    ("induced-metric", spread("success_metric_less_clipped_sgd", -1.0, 1.0), PARTLY),
+    ("induced-metric", spread("accuracy_metric_less_adam", -0.9, -0.6), PARTLY),
+    ("induced-metric", spread("accuracy_metric_less_sgd", -0.3, 0.3), PARTLY),
+    ("induced-metric", spread("success_metric_less_sgd", -1.0, 1.0), PARTLY),
+    ("induced-metric", spread("success_metric_less_sgd", -4.0, -1.0), NO),
+    ("induced-metric", spread("accuracy_metric_less_sgd", -0.9, -0.1), NO),
+    (
+        "induced-metric",
+        {**spread("success_metric_less_sgd", -1.0, 1.0), **spread("accuracy_metric_less_adam", -0.9, -0.6)},
+        NO,
+    ),
+    ("induced-metric", spread("accuracy_metric_less_adam", None, None), UNKNOWN),
+    # MARS: Muon or the exact form is better; all of it is the clip; a loss; a gain that is too small, or open.
+    ("marsadamw", spread("gap_percent_mars_to_muon", 1.0, 3.0), PARTLY),
+    ("marsadamw", spread("gap_percent_mars_to_mars_exact", 1.5, 3.0), PARTLY),
+    ("marsadamw", spread("gap_percent_mars_to_no_correction", -0.1, 0.1), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", 1.0, 2.0), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", -0.2, 0.1), NO),
+    ("marsadamw", spread("gap_percent_mars_to_adamw", -2.0, 0.5), UNKNOWN),
+    ("marsadamw", spread("gap_percent_mars_to_muon", None, None), UNKNOWN),
+    # Sophia: some gain; no gain from curvature; none at all; open.
+    ("sophia", spread("budget_over_adamw", 0.5, 0.8), PARTLY),
+    ("sophia", spread("loss_less_signed_momentum", -0.1, 0.1), PARTLY),
+    ("sophia", spread("budget_over_adamw", 0.95, 1.3), NO),
+    ("sophia", spread("budget_over_adamw", 0.7, 1.3), UNKNOWN),
+    ("sophia", spread("budget_over_adamw", None, None), UNKNOWN),
+    # AdaHessian: each part by itself.
+    ("adahessian", spread("points_over_sgd_equal_steps", -0.8, 0.4), PARTLY),
+    ("adahessian", spread("points_over_adam_equal_steps", -0.3, 0.4), PARTLY),
+    ("adahessian", {"good_learning_rates_adam": 6}, PARTLY),
+    ("adahessian", {**spread("points_over_sgd_equal_steps", -0.8, 0.4), "good_learning_rates_adam": 6}, NO),
+    ("adahessian", spread("points_over_adam_equal_steps", None, None), UNKNOWN),
 ]
 
 

@@ -13,7 +13,9 @@ from steepest.claims import (
     ano,
     auon,
     coordinate_clip,
+    induced_metric,
     lion,
+    mars,
     muon,
 )
 from steepest.claims.characters import characters
@@ -22,6 +24,7 @@ from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.gradient_noise import Stack, _ClipEach
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
+from steepest.optim import InducedMetric, InducedMetricLog
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -37,12 +40,15 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         auon._sides(auon._SCALES[size]).values(),
         muon._sides(muon._SCALES[size]),
         coordinate_clip._sides(coordinate_clip._SCALES[size]),
+        mars._sides(mars._SCALES[size]).values(),
+        induced_metric._sides(induced_metric._SCALES[size]).values(),
     ]
+    assert len({len(s["lr"]) for s in induced_metric._choices(induced_metric._SCALES[size]).values()}) == 1
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
         for side in sides:
             assert len({tuple(sorted(map(str, s.items()))) for s in side.grid}) == len(side.grid), "a setting twice"
-            side.card().build(torch.nn.Linear(2, 2), **side.grid[0])
+            side.card().build(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)), **side.grid[0])
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -54,6 +60,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (adamomentum, adamomentum._sides(adamomentum._SCALES[size])),
         (auon, list(auon._sides(auon._SCALES[size]).values())),
         (muon, muon._sides(muon._SCALES[size])),
+        (mars, list(mars._sides(mars._SCALES[size]).values())),
+        (induced_metric, list(induced_metric._sides(induced_metric._SCALES[size]).values())),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -86,6 +94,42 @@ def test_all_starts_and_functions_descend_as_if_alone() -> None:
     alone = descend("diffGrad", 0.1, starts[1:2])
     torch.testing.assert_close(together[:, :, 1:2], alone)
     assert values(together[-1]).shape == (3, 3)
+
+
+def test_the_functions_of_two_variables_have_their_minima_and_runs_are_as_if_alone() -> None:
+    at = {"Beale": (3, 0.5), "Rosenbrock": (1, 1), "Himmelblau": (3, 2), "Ackley": (0, 0), "Rastrigin": (0, 0)}
+    for name, (function, _) in induced_metric.FUNCTIONS.items():
+        x, y = (torch.tensor(float(v), dtype=torch.float64) for v in at[name])
+        assert 0 <= function(x, y) < 1e-6
+        assert function(x + 0.1, y) > 1e-3
+    function = induced_metric.FUNCTIONS["Himmelblau"][0]
+    starts = torch.tensor([[1.0, 1.0], [-2.0, 3.0], [4.0, -4.0]], dtype=torch.float64)
+    rates = torch.tensor([0.01, 0.02, 0.005], dtype=torch.float64)
+    for side, extra in (
+        ("metric", {"xi": rates}),
+        ("SGD", {}),
+        ("clipped SGD", {"norm": 100 * rates}),
+        ("log", {"xi": rates}),
+    ):
+        together = induced_metric.find(side, function, starts, 300, lr=rates, **extra)
+        # The same by the optimizer itself.
+        for index in range(3):
+            p = torch.nn.Parameter(starts[index].clone())
+            xi = float(rates[index]) if "xi" in extra else 0.0
+            cls = {"log": InducedMetricLog}.get(side, InducedMetric)
+            opt = cls([p], lr=float(rates[index]), xi=xi, smoothing=0.0)
+            reached = float("inf")
+            for step in range(301):
+                opt.zero_grad()
+                loss = function(p[0], p[1])
+                loss.backward()
+                if "norm" in extra:
+                    torch.nn.utils.clip_grad_norm_([p], float(extra["norm"][index]))
+                if loss < induced_metric.NEAR:
+                    reached = step
+                    break
+                opt.step(loss=loss.detach())
+            assert together[index] == reached
 
 
 def test_the_lyapunov_function_falls_where_the_objective_rises() -> None:

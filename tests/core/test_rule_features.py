@@ -204,6 +204,47 @@ def test_random_numbers_depend_on_their_keys_alone() -> None:
     assert generator(torch.device("cpu"), 3).initial_seed() == generator(torch.device("cpu"), 3).initial_seed()
 
 
+class Remembering(RuleOptimizer):
+    """Gradient descent that remembers the last gradients and the last parameter."""
+
+    state_tensors = dict.fromkeys(("first", "second", "parameter"), torch.zeros_like)
+    ranges = {"lr": STEP_SIZE}
+
+    def __init__(self, params: Any, lr: float = 0.1, **common: Any) -> None:
+        super().__init__(params, {"lr": lr}, **common)
+
+    @staticmethod
+    def rule(
+        x: Tensor, g: Tensor, first: Tensor, second: Tensor, parameter: Tensor, *, lr: float
+    ) -> tuple[Tensor, ...]:
+        return x - lr * (g + second), g, first, x
+
+
+class RememberingWhole(Remembering):
+    granularity = "tensor"
+    rule = staticmethod(Remembering.rule)
+
+
+@pytest.mark.parametrize("engine", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cls", [Remembering, RememberingWhole])
+def test_a_rule_may_keep_its_inputs(cls: type[RuleOptimizer], engine: Any) -> None:
+    params = matrices((33, 41))
+    opt = cls(params, engine=engine)
+    source = torch.Generator().manual_seed(1)
+    x, seen = params[0].detach().clone(), [torch.zeros(33, 41, dtype=torch.float64)] * 2
+    for _ in range(4):
+        params[0].grad = torch.randn(33, 41, generator=source, dtype=torch.float64)
+        opt.step()
+        state = opt.state[params[0]]
+        assert torch.equal(state["parameter"], x)
+        x = x - 0.1 * (params[0].grad + seen[-2])
+        seen.append(params[0].grad.clone())
+        assert torch.equal(state["first"], seen[-1])
+        assert torch.equal(state["second"], seen[-2])
+        torch.testing.assert_close(params[0].detach(), x)
+        x = params[0].detach().clone()
+
+
 def test_a_rule_without_its_number_says_so() -> None:
     rule = Rule("odd", lambda x, g, *, missing: (x,))
     with pytest.raises(TypeError, match="rule 'odd' takes 'missing'"):

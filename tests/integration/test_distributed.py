@@ -35,6 +35,8 @@ CASES: dict[str, two.Case] = {
     "muon exact": ("muon", {"orthogonalization": "exact", "scale": "rms"}),
     "muon skip": ("muon", {"nonfinite": "skip"}),
     "muon maximize": ("muon", {"maximize": True}),
+    "marsadamw exact": ("marsadamw", {"exact": True, "gamma": 0.5}),
+    "marsshampoo exact": ("marsshampoo", {"exact": True, "gamma": 0.5, "orthogonalization": "exact"}),
 }
 #: One method per granularity (elementwise, whole tensor, matrix), checking non-finite gradients on the way.
 PARTLY = ("diffgrad", "adamp", "muon skip")

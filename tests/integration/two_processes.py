@@ -29,13 +29,14 @@ from torch.optim import Optimizer
 
 from steepest.catalogue import card
 from steepest.core.engine import compiler_is_broken
+from steepest.optim import InducedMetricLog
 
 RANKS = 2
 STEPS = 4
 Case = tuple[str, dict[str, Any]]
 
 #: Learning rates at which every method moves visibly within a few steps; without an entry: 0.01.
-RATES = {"muon": 0.05, "sgd": 0.1, "sgdp": 0.1}
+RATES = {"muon": 0.05, "sgd": 0.1, "sgdp": 0.1, "induced-metric": 0.1, "induced-metric-log": 0.1}
 
 
 class Net(nn.Module):
@@ -86,9 +87,23 @@ def train(model: nn.Module, opt: Optimizer, steps: range, *, rank: int = 0, rank
         for group, rate in zip(opt.param_groups, rates, strict=True):
             group["lr"] = rate / (1 + step)
         tokens, targets = (t.chunk(ranks)[rank] for t in batch(step))
-        opt.zero_grad()
-        (model(tokens) - targets).square().mean().backward()
-        opt.step()
+
+        def closure(tokens: Tensor = tokens, targets: Tensor = targets) -> Tensor:
+            opt.zero_grad()
+            loss = (model(tokens) - targets).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        if any(group.get("exact") for group in opt.param_groups):
+            opt.step(closure)
+        elif isinstance(opt, InducedMetricLog):  # the loss must be that of the whole batch, as the gradient is
+            loss = closure()
+            if ranks > 1:
+                dist.all_reduce(loss)
+            opt.step(loss=loss / ranks)
+        else:
+            closure()
+            opt.step()
     for group, rate in zip(opt.param_groups, rates, strict=True):
         group["lr"] = rate
 

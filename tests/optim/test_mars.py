@@ -9,6 +9,11 @@ import torch
 from optim_helpers import assert_close, assert_same, assign, cosine, gradients, parameters, run, snapshot
 from oracle_helpers import against_numpy, schedule
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from steepest.optim import Lion, MARSAdamW, MARSLion, MARSShampoo, Muon
 
@@ -317,6 +322,21 @@ def test_exact_form_resumes(cls: Any) -> None:
 
             o.step(closure)
     assert_same(snapshot(opt, list(net.parameters())), snapshot(twin, list(other.parameters())))
+
+
+def test_checkpoint_tools_make_a_template_of_the_exact_form() -> None:
+    net, opt = trained(lambda n: MARSAdamW(n, gamma=0.3, exact=True), 3)
+    other = copy.deepcopy(net)
+    twin = MARSAdamW(other, exact=True)
+    options = StateDictOptions(full_state_dict=True)
+    saved = copy.deepcopy(get_optimizer_state_dict(net, opt, options=options))
+    assert get_optimizer_state_dict(other, twin, options=options)["state"].keys() == saved["state"].keys()
+    set_optimizer_state_dict(other, twin, saved, options=options)
+    assert_same(snapshot(opt, list(net.parameters())), snapshot(twin, list(other.parameters())))
+    for group in twin.param_groups:
+        group["lr"] = 0.0
+    with pytest.raises(TypeError, match="call step"):
+        twin.step()
 
 
 @pytest.mark.parametrize("policy", ["skip", "raise"])

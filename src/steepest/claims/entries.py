@@ -11,6 +11,7 @@ __all__ = ["load", "registry"]
 #: Method -> the module that tests its claim.
 _MODULES = {
     "adabound": "adabound",
+    "adahessian": "adahessian",
     "adamomentum": "adamomentum",
     "adamp": "adamp",
     "ademamix": "ademamix",
@@ -20,9 +21,12 @@ _MODULES = {
     "coordinate-clip": "coordinate_clip",
     "diffgrad": "diffgrad",
     "gradient-noise": "gradient_noise",
+    "induced-metric": "induced_metric",
     "lion": "lion",
     "lion-k": "lion_k",
+    "marsadamw": "mars",
     "muon": "muon",
+    "sophia": "sophia",
     "trust-region": "trust_region",
 }
 

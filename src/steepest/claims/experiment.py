@@ -34,6 +34,7 @@ __all__ = [
     "grid",
     "interval",
     "mean",
+    "part_of_budget",
     "parts",
     "repeat",
     "too_few",
@@ -166,6 +167,28 @@ def difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> 
     if not pairs or any(a is None or b is None for a, b in pairs):
         return None
     return interval([float(a) - float(b) for a, b in pairs if a is not None and b is not None])
+
+
+def part_of_budget(target: float | None, parts: Sequence[float], losses: Sequence[float | None]) -> float | None:
+    """The part of the budget at which losses meet the target, by interpolation in the logarithm of the budget.
+
+    The smallest part stands for itself and less; where the largest misses the target, the line is drawn on to at most
+    twice that part.
+
+    Args:
+        target: the loss to be met; ``None`` gives ``None``.
+        parts: of the budget, ascending, the last one 1.
+        losses: of runs with those parts of the budget; ``None`` among them gives ``None``.
+    """
+    if target is None or any(v is None for v in losses):
+        return None
+    known = np.minimum.accumulate([float(v) for v in losses if v is not None])
+    places = np.log2(parts)
+    if target < known[-1]:
+        slope = (known[-2] - known[-1]) / (places[-1] - places[-2])
+        beyond = (known[-1] - target) / slope if slope > 0 else math.inf
+        return float(2 ** min(1.0, beyond))
+    return float(2 ** np.interp(-target, -known, places))
 
 
 def mean(values: Sequence[float | None]) -> float | None:

@@ -33,7 +33,7 @@ def in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], n
     # (the gradient never is); a state that it returns as it was is not written.
     written = (inputs[0], *inputs[2:])
     results = [
-        r.clone() if any(r is t for t in written) and r is not old else r
+        _copied(r) if any(r is t for t in written) and r is not old else r
         for r, old in zip(results, inputs[2:], strict=True)
     ]
     if x is not inputs[0]:
@@ -41,6 +41,11 @@ def in_place(rule: Rule, statics: Mapping[str, Any], pieces: Sequence[Tensor], n
     for target, old, result in zip(pieces[2:], inputs[2:], results, strict=True):
         if result is not old:
             target.copy_(result)
+
+
+def _copied(t: Tensor) -> Tensor:
+    """A copy. Inductor (of torch 2.13) drops ``clone`` and then reads what has been written over; this it keeps."""
+    return torch.maximum(t, t) if torch.compiler.is_compiling() else t.clone()
 
 
 class _Kernel:

@@ -125,8 +125,9 @@ class InducedMetricLog(InducedMetric):
     .. math:: c_t = \frac{L_t}{L_t^2 + s_t / (1 - \beta^t)}
 
     which is the coupling of :math:`\log f` times :math:`1/L_t`, the factor from its gradient to that of :math:`f`. The
-    step needs the loss: ``step(closure)`` or ``step(loss=loss)``. Losses below 1e-12 are taken as that, so a loss that
-    can be negative is not for this method.
+    step needs the loss: ``step(closure)`` or ``step(loss=loss)``. It is that of the whole batch, so with several
+    processes the mean over them (DDP averages gradients, not losses). Losses below 1e-12 are taken as that, so a loss
+    that can be negative is not for this method.
 
     Args:
         params, lr, momentum, xi, smoothing, weight_decay, common: as for :class:`InducedMetric`; :math:`\xi` has no
@@ -149,7 +150,10 @@ class InducedMetricLog(InducedMetric):
             The loss.
         """
         if closure is None and loss is None:
-            raise TypeError(_NO_LOSS)
+            # Checkpoint tools make state by a step at a learning rate of zero, of a new optimizer.
+            if self.state or any(group["lr"] != 0 for group in self.param_groups):
+                raise TypeError(_NO_LOSS)
+            loss = 1.0
         return super().advance(closure, loss)
 
     @staticmethod
@@ -181,7 +185,8 @@ class InducedMetricRMS(RuleOptimizer):
     gradient has been missing.
 
     Args:
-        params, lr, momentum, xi, smoothing, weight_decay, common: as for :class:`InducedMetric`.
+        params, lr, momentum, xi, smoothing, weight_decay, common: as for :class:`InducedMetric`; the learning rate is
+            of Adam's size (the authors' code has 0.1 here too, and searches from 1e-5).
         rms_decay: :math:`\rho` in [0, 1).
         eps: :math:`\varepsilon \ge 0`.
 

@@ -55,7 +55,7 @@ class MARSAdamW(TwoPointOptimizer):
     how parameters are cut into tensors. The authors clip the norm of the whole gradient as well, in their training
     loop. Tensors with fewer than two dimensions take plain AdamW steps, without correction and clip, as in the authors'
     code, where they have settings of their own besides (a learning rate of 0.003, betas 0.9 and 0.95, weight decay
-    0.1); give them a group for that.
+    0.1); give them a group for that. (That code treats convolutions so too; here they are corrected.)
 
     Where the authors' code differs from the paper, this follows the paper in the first step (the code starts from a
     previous gradient of zero, and so from :math:`c_1 = (1 + \gamma \beta_1 / (1 - \beta_1))\, g_1`), and the code in
