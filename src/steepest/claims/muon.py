@@ -53,7 +53,7 @@ def _sides(scale: _Scale) -> tuple[Side, Side]:
     order = (2, 1, 3, 0, 4, 5)[: scale.rates]  # the usual ones first, for the sizes that try few
     muon = sorted((3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)[k] for k in order)
     adamw = sorted((3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1)[k] for k in order)
-    fallback = (3e-2, 1e-2, 0.1)[: scale.seconds]
+    fallback = (0.1, 3e-2, 0.3)[: scale.seconds]
     decays = (0.01, 0.1, 0.3)[: scale.seconds]
     return (
         Side("Muon", "muon", grid(lr=muon, adamw_lr=fallback), {"weight_decay": 0.01}),
@@ -224,7 +224,9 @@ over equally many settings for the same number of steps: five learning rates eac
 rates of its AdamW fallback (embeddings, head, norms and biases), AdamW with three weight decays. The winners are then
 trained with fresh seeds under the same schedule (warm-up, then cosine), AdamW for all steps, Muon for a quarter, a half
 and all of them. The ratio of the seconds per step is that of this machine and this size: Muon's extra work per step is
-a matrix product or two per weight, which larger batches and larger networks make small.""",
+a few matrix products per weight, which larger batches make small beside the gradient. Whoever reads the comparison
+should know that Muon chooses a rate of its own for embeddings and head, which AdamW with its single rate cannot. The
+ranges of learning rates were placed by a look at single runs with the tuning seed.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 12 steps; seconds; always inconclusive",
