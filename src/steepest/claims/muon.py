@@ -209,7 +209,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     landscape.set_xscale("log")
     landscape.set_xlabel("learning rate")
     landscape.set_ylabel("validation loss")
-    landscape.set_title("Tuning (lines: the better second setting)")
+    landscape.set_title("Tuning (lines: best second rate)")
     landscape.legend()
     return figure
 
