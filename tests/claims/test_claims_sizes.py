@@ -18,6 +18,7 @@ from steepest.claims import (
     mars,
     muon,
 )
+from steepest.claims import Size, adabound, adamp, ademamix, auon, lion, muon, trust_region
 from steepest.claims.characters import characters
 from steepest.claims.coordinate_clip import sharpness
 from steepest.claims.diffgrad import TOYS, descend, values
@@ -25,6 +26,8 @@ from steepest.claims.gradient_noise import Stack, _ClipEach
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
 from steepest.optim import InducedMetric, InducedMetricLog
+from steepest.core.lmo import NORMS, dual, norm
+from steepest.optim import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -226,3 +229,44 @@ def test_a_stack_trains_every_network_as_if_alone() -> None:
     torch.testing.assert_close(together[:1], after([7], x[:1]))
     torch.testing.assert_close(together[1:], after([8], x[1:]))
     assert not Stack("zero", [1], 6).weights[0].any()
+@pytest.mark.parametrize("name", NORMS)
+def test_the_constants_of_the_theorem_are_those_of_the_norms(name: str) -> None:
+    """``||x||_F <= c ||x||`` and ``||x||_* <= c ||x||_F``, with equality somewhere, hence both rho and L."""
+    factor = trust_region._FACTOR[name]
+    draws = torch.randn(300, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    eye, ones, corner = torch.eye(6, 8), torch.ones(6, 8), torch.zeros(6, 8)
+    corner[0, 0] = 1.0
+    ratios = []
+    for x in (*draws, eye.double(), ones.double(), corner.double()):
+        assert x.norm() <= factor * norm(name, x) + 1e-12
+        assert dual(name, x) <= factor * x.norm() + 1e-12
+        ratios.append(float(dual(name, x) / x.norm()))
+    assert max(ratios) == pytest.approx(factor, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "skewed"])
+def test_the_noise_has_mean_zero_and_its_variance(kind: str) -> None:
+    noise = trust_region._noise(kind, [1, 2], 4000)
+    assert noise.shape == (4000, 2, 6, 8)
+    assert float(noise.mean().abs()) < 0.01 * trust_region._SIGMA
+    assert float(noise.square().sum((2, 3)).mean()) == pytest.approx(trust_region._SIGMA**2, rel=0.02)
+    assert not torch.equal(noise[:, 0], noise[:, 1])
+
+
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize(
+    ("method", "cls"), [("trust region", NonEuclideanTrustRegion), ("extrapolated", ExtrapolatedTrustRegion)]
+)
+def test_the_runs_of_the_trust_region_are_those_of_the_optimizers(method: str, cls: type, name: str) -> None:
+    noise = trust_region._noise("gaussian", [3, 4], 20)
+    sizes = trust_region._run(method, name, noise, 0.1, 0.8, decay=True)
+    problem = trust_region._problem()
+    for seed in range(2):
+        p = torch.zeros(6, 8, dtype=torch.float64, requires_grad=True)
+        opt = cls([p], momentum=0.8, norm=name)
+        for step in range(20):
+            opt.param_groups[0]["lr"] = 0.1 * (1 - step / 20)
+            p.grad = problem.gradient(p.detach()) + noise[step, seed]
+            opt.step()
+        at = opt.state[p].get("point", p.detach())
+        torch.testing.assert_close(dual(name, problem.gradient(at)), sizes[-1, seed])

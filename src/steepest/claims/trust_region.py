@@ -270,7 +270,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     axes[0].set_xlabel("steps of the run")
     axes[0].set_ylabel("gradient, dual norm (dotted: bound)")
     axes[0].set_title("The bounds, by norm")
-    axes[0].legend(fontsize=7.5)
+    axes[0].set_ylim(top=30 * max(max(values) for values in series["bound"].values()))  # room for the legend
+    axes[0].legend(fontsize=7.5, ncols=2, loc="upper center")
     for place, kind in ((1, "gaussian"), (2, "skewed")):
         for index, (method, label) in enumerate((("trust region", "momentum first"), ("oracle first", "oracle first"))):
             ends = series["landscape"][f"{kind}, {method}"]
@@ -281,6 +282,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         axes[place].set_ylabel("gradient at the end")
         axes[place].set_title(f"Order, {kind} noise".replace("gaussian", "Gaussian"))
         axes[place].legend()
+        axes[place].set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    for panel in axes:
+        panel.yaxis.set_minor_formatter("")
     return figure
 
 

@@ -118,8 +118,12 @@ class _Kernel:
         Sizes that happen to be equal in the first call (rows and columns of a square matrix, rows and the width of flat
         pieces, rows and the number of hyper-parameters) are not taken to be the same size for ever.
         """
-        with _shape_config().patch(use_duck_shape=False):
+        config = _shape_config()
+        before, config.use_duck_shape = config.use_duck_shape, False  # its own patch() takes longer than a kernel
+        try:
             self.guarded(hyper, *pieces)
+        finally:
+            config.use_duck_shape = before
         if self.compiled is not None:
             self.order = _positions(self.arguments, (pieces[0].shape[0], hyper, *pieces))
             self.arguments = ()
