@@ -74,6 +74,15 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("points_over_amsgrad", 0.1, 0.8),
         "early_train_loss_over_adams": 0.9,
     },
+    "shampoo": {
+        "seeds": 4,
+        **spread("steps_shampoo_every_1", 0.3, 0.4),
+        **spread("steps_shampoo_every_10", 0.4, 0.6),
+        **spread("steps_shampoo_every_50", 0.5, 0.7),
+        **spread("time_shampoo_every_1", 1.3, 1.4),
+        **spread("time_shampoo_every_10", 0.9, 1.1),
+        **spread("time_shampoo_every_50", 0.7, 0.9),
+    },
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -136,6 +145,13 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
         NO,
     ),
     ("adabound", spread("points_over_sgd", None, None), UNKNOWN),
+    # Shampoo: rare roots lose the gain; no time saved; too few steps saved, for certain and perhaps.
+    ("shampoo", spread("steps_shampoo_every_50", 0.8, 0.9), PARTLY),
+    ("shampoo", spread("time_shampoo_every_50", 0.9, 1.1), PARTLY),
+    ("shampoo", spread("steps_shampoo_every_10", 0.7, 0.8), UNKNOWN),
+    ("shampoo", spread("steps_shampoo_every_10", 0.8, 0.9), NO),
+    ("shampoo", spread("steps_shampoo_every_10", 1.9, 2.1), NO),
+    ("shampoo", spread("steps_shampoo_every_1", None, None), UNKNOWN),
 ]
 
 
