@@ -180,7 +180,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             if line:
                 axes.plot(*zip(*line, strict=True), color=COLOURS[index], marker=MARKERS[index], label=name)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        ticks = (*_BUDGETS, *((2.0, 4.0, 8.0) if unit == "time" else ()))
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel(f"{'steps' if unit == 'steps' else 'processor time'}, as part of Adam's")
     left.set_ylabel("test loss (squared error of a pixel)")
     left.set_title("Loss after so many steps")
