@@ -74,6 +74,14 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("points_over_amsgrad", 0.1, 0.8),
         "early_train_loss_over_adams": 0.9,
     },
+    "asgo": {
+        "seeds": 4,
+        **spread("convex_percent_over_shampoo", -40.0, 5.0),
+        **spread("convex_percent_over_adagrad", -60.0, -20.0),
+        **spread("convex_percent_over_sgd", -60.0, -20.0),
+        **spread("percent_over_adamw", -4.0, -1.0),
+        **spread("percent_over_shampoo", -2.0, 0.5),
+    },
     "shampoo": {
         "seeds": 4,
         **spread("steps_shampoo_every_1", 0.3, 0.4),
@@ -145,6 +153,15 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
         NO,
     ),
     ("adabound", spread("points_over_sgd", None, None), UNKNOWN),
+    # ASGO: each part open; the language model worse than either rival; nothing decided.
+    ("asgo", spread("convex_percent_over_shampoo", 5.0, 9.0), PARTLY),
+    ("asgo", spread("convex_percent_over_adagrad", -5.0, 9.0), PARTLY),
+    ("asgo", spread("percent_over_adamw", -1.0, 1.0), PARTLY),
+    ("asgo", spread("percent_over_shampoo", 0.5, 1.5), PARTLY),
+    ("asgo", {**spread("percent_over_adamw", -1.0, 1.0), **spread("percent_over_shampoo", 0.5, 1.5)}, UNKNOWN),
+    ("asgo", spread("percent_over_adamw", 1.0, 2.0), NO),
+    ("asgo", spread("percent_over_shampoo", 1.5, 2.0), NO),
+    ("asgo", spread("percent_over_shampoo", None, None), UNKNOWN),
     # Shampoo: rare roots lose the gain; no time saved; too few steps saved, for certain and perhaps.
     ("shampoo", spread("steps_shampoo_every_50", 0.8, 0.9), PARTLY),
     ("shampoo", spread("time_shampoo_every_50", 0.9, 1.1), PARTLY),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion, shampoo
+from steepest.claims import Size, adabound, adamp, ademamix, asgo, lion, shampoo
 from steepest.claims.autoencoder import autoencoder
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
@@ -19,6 +19,7 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         adabound._sides(adabound._SCALES[size].choices),
         adamp._sides(adamp._SCALES[size]).values(),
         shampoo._sides(shampoo._SCALES[size]),
+        asgo._sides(asgo._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -34,6 +35,7 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
         (shampoo, shampoo._sides(shampoo._SCALES[size])),
+        (asgo, asgo._sides(asgo._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated

@@ -13,6 +13,7 @@ _MODULES = {
     "adabound": "adabound",
     "adamp": "adamp",
     "ademamix": "ademamix",
+    "asgo": "asgo",
     "diffgrad": "diffgrad",
     "lion": "lion",
     "lion-k": "lion_k",
