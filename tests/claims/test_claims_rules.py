@@ -178,6 +178,22 @@ WINNER: dict[str, dict[str, Any]] = {
         "good_learning_rates_sgd": 5,
         "good_learning_rates_adam": 4,
         "good_learning_rates_adamw": 4,
+    "asgo": {
+        "seeds": 4,
+        **spread("convex_percent_over_shampoo", -40.0, 5.0),
+        **spread("convex_percent_over_adagrad", -60.0, -20.0),
+        **spread("convex_percent_over_sgd", -60.0, -20.0),
+        **spread("percent_over_adamw", -4.0, -1.0),
+        **spread("percent_over_shampoo", -2.0, 0.5),
+    },
+    "shampoo": {
+        "seeds": 4,
+        **spread("steps_shampoo_every_1", 0.3, 0.4),
+        **spread("steps_shampoo_every_10", 0.4, 0.6),
+        **spread("steps_shampoo_every_50", 0.5, 0.7),
+        **spread("time_shampoo_every_1", 1.3, 1.4),
+        **spread("time_shampoo_every_10", 0.9, 1.1),
+        **spread("time_shampoo_every_50", 0.7, 0.9),
     },
 }
 
@@ -338,6 +354,22 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("adahessian", {"good_learning_rates_adam": 6}, PARTLY),
     ("adahessian", {**spread("points_over_sgd_equal_steps", -0.8, 0.4), "good_learning_rates_adam": 6}, NO),
     ("adahessian", spread("points_over_adam_equal_steps", None, None), UNKNOWN),
+    # ASGO: each part open; the language model worse than either rival; nothing decided.
+    ("asgo", spread("convex_percent_over_shampoo", 5.0, 9.0), PARTLY),
+    ("asgo", spread("convex_percent_over_adagrad", -5.0, 9.0), PARTLY),
+    ("asgo", spread("percent_over_adamw", -1.0, 1.0), PARTLY),
+    ("asgo", spread("percent_over_shampoo", 0.5, 1.5), PARTLY),
+    ("asgo", {**spread("percent_over_adamw", -1.0, 1.0), **spread("percent_over_shampoo", 0.5, 1.5)}, UNKNOWN),
+    ("asgo", spread("percent_over_adamw", 1.0, 2.0), NO),
+    ("asgo", spread("percent_over_shampoo", 1.5, 2.0), NO),
+    ("asgo", spread("percent_over_shampoo", None, None), UNKNOWN),
+    # Shampoo: rare roots lose the gain; no time saved; too few steps saved, for certain and perhaps.
+    ("shampoo", spread("steps_shampoo_every_50", 0.8, 0.9), PARTLY),
+    ("shampoo", spread("time_shampoo_every_50", 0.9, 1.1), PARTLY),
+    ("shampoo", spread("steps_shampoo_every_10", 0.7, 0.8), UNKNOWN),
+    ("shampoo", spread("steps_shampoo_every_10", 0.8, 0.9), NO),
+    ("shampoo", spread("steps_shampoo_every_10", 1.9, 2.1), NO),
+    ("shampoo", spread("steps_shampoo_every_1", None, None), UNKNOWN),
 ]
 
 

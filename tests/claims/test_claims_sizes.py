@@ -19,6 +19,8 @@ from steepest.claims import (
     muon,
 )
 from steepest.claims import Size, adabound, adamp, ademamix, auon, lion, muon, trust_region
+from steepest.claims import Size, adabound, adamp, ademamix, asgo, lion, shampoo
+from steepest.claims.autoencoder import autoencoder
 from steepest.claims.characters import characters
 from steepest.claims.coordinate_clip import sharpness
 from steepest.claims.diffgrad import TOYS, descend, values
@@ -45,6 +47,8 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         coordinate_clip._sides(coordinate_clip._SCALES[size]),
         mars._sides(mars._SCALES[size]).values(),
         induced_metric._sides(induced_metric._SCALES[size]).values(),
+        shampoo._sides(shampoo._SCALES[size]),
+        asgo._sides(asgo._SCALES[size]),
     ]
     assert len({len(s["lr"]) for s in induced_metric._choices(induced_metric._SCALES[size]).values()}) == 1
     for sides in groups:
@@ -65,6 +69,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (muon, muon._sides(muon._SCALES[size])),
         (mars, list(mars._sides(mars._SCALES[size]).values())),
         (induced_metric, list(induced_metric._sides(induced_metric._SCALES[size]).values())),
+        (shampoo, shampoo._sides(shampoo._SCALES[size])),
+        (asgo, asgo._sides(asgo._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -81,6 +87,22 @@ def test_the_networks_of_the_full_size_fit_their_data() -> None:
     model = characters(batch=2, width=scale.width, layers=scale.layers, context=scale.context).build(0)
     assert model(torch.zeros(2, scale.context, dtype=torch.long)).shape == (2, scale.context, 96)
     assert 4.5e6 < sum(p.numel() for p in model.parameters()) < 5.5e6
+
+
+def test_the_autoencoder_of_the_full_size_fits_its_data() -> None:
+    model = autoencoder(full=True).build(0)
+    assert model(torch.zeros(3, 784)).shape == (3, 784)
+    assert sum(p.numel() for p in model.parameters()) == 437_664
+
+
+def test_budgets_are_interpolated() -> None:
+    losses = [8.0, 4.0, 2.0, 1.5, 1.0]  # at 1/8, 1/4, 1/2, 3/4 and 1
+    assert shampoo.budget_for(4.0, losses) == pytest.approx(0.25)
+    assert shampoo.budget_for(3.0, losses) == pytest.approx(0.25 * 2**0.5)
+    assert shampoo.budget_for(9.0, losses) == pytest.approx(0.125)  # the smallest is enough
+    assert shampoo.budget_for(0.9, losses) == 2.0  # the largest is not
+    assert shampoo.budget_for(3.0, [8.0, 4.0, 2.0, 9.0, 9.0]) == pytest.approx(0.25 * 2**0.5)  # it was there before
+    assert shampoo.budget_for(3.0, [8.0, None, 2.0, 1.5, 1.0]) is None
 
 
 def test_the_toy_functions_are_continuous_where_their_pieces_meet() -> None:

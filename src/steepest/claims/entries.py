@@ -19,6 +19,7 @@ _MODULES = {
     "ano": "ano",
     "auon": "auon",
     "coordinate-clip": "coordinate_clip",
+    "asgo": "asgo",
     "diffgrad": "diffgrad",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
@@ -28,6 +29,7 @@ _MODULES = {
     "muon": "muon",
     "sophia": "sophia",
     "trust-region": "trust_region",
+    "shampoo": "shampoo",
 }
 
 

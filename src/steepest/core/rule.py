@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .ranges import Range
 
-__all__ = ["Granularity", "Measure", "Numbers", "Rule", "StateMakers", "lerp"]
+__all__ = ["Granularity", "Measure", "Numbers", "Rule", "StateMakers", "add_scaled", "lerp"]
 
 Granularity = Literal["elementwise", "tensor", "matrix", "shaped"]
 Numbers = dict[str, float]
@@ -37,6 +37,11 @@ def lerp(start: Tensor, end: Tensor, weight: float | Tensor) -> Tensor:
     0-dim float64 tensors, so that ``1 - 0.9999`` keeps its digits).
     """
     return start + weight * (end - start)
+
+
+def add_scaled(x: Tensor, y: Tensor, scale: float | Tensor) -> Tensor:
+    """``x + scale * y``, in one pass over memory where the scale is a number, for rules that are never compiled."""
+    return x + scale * y if isinstance(scale, Tensor) else torch.add(x, y, alpha=scale)
 
 
 @dataclass(frozen=True)

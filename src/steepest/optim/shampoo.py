@@ -11,6 +11,7 @@ from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.ranges import EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag, Integer, OneOf, Real
 from ..core.roots import inverse_root, inverse_root_by_products
+from ..core.rule import add_scaled
 
 __all__ = ["CARD", "Shampoo"]
 
@@ -189,7 +190,7 @@ class Shampoo(RuleOptimizer):
         kept = list(state)
         diagonal = g
         if graft != "sgd":
-            kept[0] = state[0] + g * g
+            kept[0] = torch.addcmul(state[0], g, g)
             diagonal = g / (kept[0].sqrt() + diagonal_eps)
         blocks, sides = _layout(x, block_size, one_sided_above)
         direction, first = diagonal, len(kept) - 2 * sum(sides)
@@ -198,8 +199,7 @@ class Shampoo(RuleOptimizer):
             for index, is_right in enumerate(side for side in (False, True) if sides[side]):
                 factor, root = kept[first + 2 * index : first + 2 * index + 2]
                 if accumulate:
-                    gram = gradient.mT @ gradient if is_right else gradient @ gradient.mT
-                    factor = beta2 * factor + weight * gram
+                    factor = _accumulated(factor, gradient.mT if is_right else gradient, beta2, weight)
                 if refresh:
                     inverse = inverse_root if roots == "eigh" else inverse_root_by_products
                     root = inverse(factor, 2 * sum(sides), eps)
@@ -212,10 +212,18 @@ class Shampoo(RuleOptimizer):
                     length = torch.linalg.vector_norm(direction)
                     wanted = torch.linalg.vector_norm(diagonal)
                     direction = (wanted / torch.where(length > 0, length, 1.0)) * direction
-        direction = direction + weight_decay * x
-        momentum_buffer = momentum * momentum_buffer + direction
-        step = momentum * momentum_buffer + direction if nesterov else momentum_buffer
-        return x - lr * step, momentum_buffer, *kept
+        direction = add_scaled(direction, x, weight_decay)
+        momentum_buffer = add_scaled(direction, momentum_buffer, momentum)
+        step = add_scaled(direction, momentum_buffer, momentum) if nesterov else momentum_buffer
+        return add_scaled(x, step, -lr), momentum_buffer, *kept
+
+
+def _accumulated(factor: Tensor, blocks: Tensor, decay: float | Tensor, weight: float | Tensor) -> Tensor:
+    """``decay * factor + weight * blocks blocks^T``, in one call where both are numbers."""
+    if isinstance(decay, Tensor) or isinstance(weight, Tensor):
+        return decay * factor + weight * (blocks @ blocks.mT)
+    flat = blocks.flatten(0, 1)
+    return torch.baddbmm(factor.flatten(0, 1), flat, flat.mT, beta=decay, alpha=weight).view(factor.shape)
 
 
 def _layout(x: Tensor, block_size: int, one_sided_above: int) -> tuple[Blocks, tuple[bool, bool]]:
