@@ -178,6 +178,7 @@ WINNER: dict[str, dict[str, Any]] = {
         "good_learning_rates_sgd": 5,
         "good_learning_rates_adam": 4,
         "good_learning_rates_adamw": 4,
+    },
     "asgo": {
         "seeds": 4,
         **spread("convex_percent_over_shampoo", -40.0, 5.0),

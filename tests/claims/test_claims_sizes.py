@@ -11,15 +11,16 @@ from steepest.claims import (
     ademamix,
     amsgrad,
     ano,
+    asgo,
     auon,
     coordinate_clip,
     induced_metric,
     lion,
     mars,
     muon,
+    shampoo,
+    trust_region,
 )
-from steepest.claims import Size, adabound, adamp, ademamix, auon, lion, muon, trust_region
-from steepest.claims import Size, adabound, adamp, ademamix, asgo, lion, shampoo
 from steepest.claims.autoencoder import autoencoder
 from steepest.claims.characters import characters
 from steepest.claims.coordinate_clip import sharpness
@@ -27,9 +28,8 @@ from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.gradient_noise import Stack, _ClipEach
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
-from steepest.optim import InducedMetric, InducedMetricLog
 from steepest.core.lmo import NORMS, dual, norm
-from steepest.optim import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
+from steepest.optim import ExtrapolatedTrustRegion, InducedMetric, InducedMetricLog, NonEuclideanTrustRegion
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -251,6 +251,8 @@ def test_a_stack_trains_every_network_as_if_alone() -> None:
     torch.testing.assert_close(together[:1], after([7], x[:1]))
     torch.testing.assert_close(together[1:], after([8], x[1:]))
     assert not Stack("zero", [1], 6).weights[0].any()
+
+
 @pytest.mark.parametrize("name", NORMS)
 def test_the_constants_of_the_theorem_are_those_of_the_norms(name: str) -> None:
     """``||x||_F <= c ||x||`` and ``||x||_* <= c ||x||_F``, with equality somewhere, hence both rho and L."""

@@ -17,9 +17,9 @@ _MODULES = {
     "ademamix": "ademamix",
     "amsgrad": "amsgrad",
     "ano": "ano",
+    "asgo": "asgo",
     "auon": "auon",
     "coordinate-clip": "coordinate_clip",
-    "asgo": "asgo",
     "diffgrad": "diffgrad",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
@@ -27,9 +27,9 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",
-    "shampoo": "shampoo",
 }
 
 

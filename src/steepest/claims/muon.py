@@ -1,6 +1,5 @@
 """Muon against AdamW on a small transformer: steps and seconds to the loss with which AdamW ends."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from steepest.catalogue import card
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, difference, grid, interval, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, Side, difference, grid, interval, mean, part_of_budget, parts, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
 from .two_rates import TwoRates
 
@@ -61,23 +60,6 @@ def _sides(scale: _Scale) -> tuple[Side, Side]:
     )
 
 
-def _part(target: float | None, losses: Sequence[float | None]) -> float | None:
-    """The part of the budget at which the losses meet the target, by interpolation in the logarithm of the budget.
-
-    The smallest budget stands for itself and less; where the largest misses the target, the line is drawn on to at most
-    twice that budget.
-    """
-    if target is None or any(v is None for v in losses):
-        return None
-    known = np.minimum.accumulate([float(v) for v in losses if v is not None])
-    places = np.log2(_BUDGETS)
-    if target < known[-1]:
-        slope = (known[-2] - known[-1]) / (places[-1] - places[-2])
-        beyond = (known[-1] - target) / slope if slope > 0 else math.inf
-        return float(2 ** min(1.0, beyond))
-    return float(2 ** np.interp(-target, -known, places))
-
-
 def _pace(runs: Sequence[Outcome]) -> float:
     """Seconds per step, the median over runs."""
     return float(np.median([run.seconds / max(run.steps, 1) for run in runs]))
@@ -111,7 +93,7 @@ def measure(context: Context) -> Measured:
     gap = difference(ours[-1], theirs)
     figures |= gap.figures("loss_less_adamw") if gap else {"loss_less_adamw": None}
     pace = _pace(runs["Muon"][-1]) / _pace(runs["AdamW"][0])
-    fractions = [_part(target, losses) for target, *losses in zip(theirs, *ours, strict=True)]
+    fractions = [part_of_budget(target, _BUDGETS, losses) for target, *losses in zip(theirs, *ours, strict=True)]
     known = [f for f in fractions if f is not None]
     for name, factor in (("steps_over_adamw", 1.0), ("time_over_adamw", pace)):
         whole = len(known) == len(fractions)
