@@ -266,7 +266,11 @@ class RuleOptimizer(Optimizer):
                         apply(rule, settings, step, items, engine=engine)
                     for p, item in zip(part, items, strict=True):
                         self.store.keep(rule, p, self.state[p], item, engine)
+        self.after_step()
         return loss
+
+    def after_step(self) -> None:
+        """Called at the end of every step that was not skipped, for methods that prepare the next one."""
 
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
         params = [p for p in group["params"] if p.grad is not None]
@@ -330,6 +334,13 @@ class RuleOptimizer(Optimizer):
 
     # ---------------------------------------------------------------------------------------- saving
 
+    def state_settings(self, p: Tensor, group: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings under which the saved ``entry`` of a parameter's state was made: those of its group.
+
+        Methods override it whose state tensors change their shape over time.
+        """
+        return group
+
     def __getstate__(self) -> dict[str, Any]:
         own = ("engine", "nonfinite", "store", "skipped_steps", "routing", "_fallback_settings")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
@@ -371,7 +382,8 @@ class RuleOptimizer(Optimizer):
             if not entry:
                 continue
             restored: dict[str, Any] = {"step": int(entry["step"])}
-            for name, shape in self.store.layout(self.rule_named(group["rule"]), p, group).items():
+            settings = self.state_settings(p, group, entry)
+            for name, shape in self.store.layout(self.rule_named(group["rule"]), p, settings).items():
                 if shape.shape == p.shape:
                     restored[name] = torch.empty_like(p.detach(), dtype=shape.dtype)
                 else:

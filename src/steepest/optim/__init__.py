@@ -9,6 +9,8 @@ from . import (
     adamp,
     ademamix,
     diffgrad,
+    drop_muon,
+    frugal,
     lion,
     lion_k,
     muon,
@@ -19,11 +21,14 @@ from .adabound import AdaBound, AMSBound
 from .adamp import SGDP, AdamP
 from .ademamix import AdEMAMix
 from .diffgrad import DiffGrad
+from .drop_muon import DropMuon
+from .frugal import FRUGAL
 from .lion import Lion
 from .lion_k import LionK
 from .muon import Muon
 
 __all__ = [
+    "FRUGAL",
     "SGDP",
     "AMSBound",
     "AdEMAMix",
@@ -31,6 +36,7 @@ __all__ = [
     "AdaBound",
     "AdamP",
     "DiffGrad",
+    "DropMuon",
     "Lion",
     "LionK",
     "Muon",
@@ -45,5 +51,7 @@ CARDS = (
     *adabound.CARDS,
     *adamp.CARDS,
     muon.CARD,
+    frugal.CARD,
+    drop_muon.CARD,
     *torch_optimizers.CARDS,
 )

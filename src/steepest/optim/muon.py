@@ -99,7 +99,7 @@ class Muon(RuleOptimizer):
             "orthogonalization_steps": orthogonalization_steps,
         }
         adamw = {"adamw_lr": adamw_lr, "adamw_betas": adamw_betas, "adamw_eps": adamw_eps}
-        check_settings("Muon", adamw, {f"adamw_{k}": ADAMW.ranges[k] for k in ("lr", "betas", "eps")})
+        check_settings(type(self).__name__, adamw, {f"adamw_{k}": ADAMW.ranges[k] for k in ("lr", "betas", "eps")})
         fallback: dict[str, Any] = {k.removeprefix("adamw_"): v for k, v in adamw.items()}
         super().__init__(params, settings, fallback_settings=fallback, routing=routing, **common)
 
