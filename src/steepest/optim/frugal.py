@@ -56,7 +56,7 @@ class FRUGAL(RuleOptimizer):
             columns (inputs) of every matrix. ``"random"``: random entries of every matrix; each step draws a
             permutation of them anew, so prefer columns. ``"svd"``: the leading singular vectors of the current
             gradient on the shorter side, as GaLore has them; they are stored besides (:math:`\rho \min(m, n)^2`).
-            Columns, entries and singular vectors number at least 1 unless ``density`` is 0, and equal shapes draw alike.
+            Unless ``density`` is 0 there is at least one column, entry or singular vector; equal shapes draw alike.
         density: :math:`\rho` in [0, 1]; fixed once a parameter has taken a step.
         gap: steps between changes of the projection, at least 1, counted by each parameter for itself.
         state_free: the rule of the rest: ``"sign"`` as above; ``"sgd"``: :math:`-\eta f r_t`; ``"none"``: the rest is
@@ -295,7 +295,7 @@ def _up(low: Tensor, basis: Tensor) -> Tensor:
 def _rest(g: Tensor, low: Tensor, basis: Tensor) -> Tensor:
     """What the singular vectors leave of the gradient; 0 where that is its rounding error."""
     rest = g - _up(low, basis)
-    size = torch.linalg.vector_norm(g, dim=-1 if g.shape[-2] >= g.shape[-1] else -2, keepdim=True)
+    size = torch.linalg.vector_norm(g, dim=-1 if g.shape[-2] >= g.shape[-1] else -2).amax(-1)[..., None, None]
     return torch.where(rest.abs() <= 16 * torch.finfo(g.dtype).eps * size, torch.zeros_like(rest), rest)
 
 
