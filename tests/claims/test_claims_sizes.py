@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion
+from steepest.claims import Size, adabound, adamp, ademamix, drop_muon, frugal, lion
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
+from steepest.optim.drop_muon import layers_of
 
 
 @pytest.mark.parametrize("size", list(Size))
@@ -17,6 +18,8 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         ademamix._sides(ademamix._SCALES[size], 10),
         adabound._sides(adabound._SCALES[size].choices),
         adamp._sides(adamp._SCALES[size]).values(),
+        frugal._sides(frugal._SCALES[size]),
+        drop_muon._sides(drop_muon._SCALES[size]),
     ]
     for sides in groups:
         assert len({len(side.grid) for side in sides}) == 1
@@ -31,6 +34,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (lion, lion._sides(lion._SCALES[size])),
         (ademamix, ademamix._sides(ademamix._SCALES[size], 10)),
         (adamp, list(adamp._sides(adamp._SCALES[size]).values())),
+        (frugal, frugal._sides(frugal._SCALES[size])),
+        (drop_muon, drop_muon._sides(drop_muon._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -44,6 +49,37 @@ def test_the_networks_of_the_full_size_fit_their_data() -> None:
     model = characters(batch=2, width=scale.width, layers=scale.layers, context=scale.context).build(0)
     assert model(torch.zeros(2, scale.context, dtype=torch.long)).shape == (2, scale.context, 96)
     assert 4.5e6 < sum(p.numel() for p in model.parameters()) < 5.5e6
+
+
+def test_the_networks_of_drop_muon_have_the_layers_that_its_claim_tells_of() -> None:
+    scale = drop_muon._SCALES[Size.FULL]
+    for model, layers in (
+        (drop_muon._convolutional(scale.channels, 28), 4),
+        (drop_muon._perceptron(scale.width, 784), 7),
+    ):
+        assert model(torch.zeros(2, 784)).shape == (2, 10)
+        assert len(layers_of(model)) == layers
+
+
+def test_steps_are_billed_at_median_prices_or_at_those_of_another_side() -> None:
+    own, full = drop_muon._Prices(), drop_muon._Prices()
+    for slow in (1.0, 1.0, 50.0):  # a pause plays no part
+        own.note(0, slow, 4.0, 8.0)
+        own.note(1, slow, 2.0, 3.0)
+        full.note(0, slow, 5.0, 10.0)
+    assert own.bill([0, 1, 1]) == [13.0, 19.0, 25.0]
+    assert own.bill([0, 1, 1], update_of=full) == [15.0, 28.0, 41.0]
+    assert own.bill([0, 1, 1], backward_of=full) == [14.0, 23.0, 32.0]
+
+
+def test_frugal_keeps_the_bytes_that_its_density_promises() -> None:
+    task = characters(batch=2, width=32, layers=2, context=16, windows=2, corpus=100_000)
+    kept = {side.name: frugal._kept(task, side)[1] for side in frugal._sides(frugal._SCALES[Size.LAPTOP])}
+    assert kept["FRUGAL"] == 2.0
+    assert kept["FRUGAL, no state"] == 0.0
+    assert kept["FRUGAL, blocks"] == 2.0  # in the mean over all turns
+    assert kept["GaLore"] == pytest.approx(2.0 + 4 / 12)  # and eight singular vectors of each matrix
+    assert kept["AdamW"] == pytest.approx(8.0, abs=0.01)
 
 
 def test_the_toy_functions_are_continuous_where_their_pieces_meet() -> None:

@@ -182,10 +182,10 @@ def test_no_orthogonalization_of_dropped_layers(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("chances", [None, 0.5, [0.1, 0.0, 0.2, 0.3, 0.4]], ids=str)
 def test_how_often_each_layer_is_updated(chances: Any) -> None:
-    """Layer i with probability p_1 + ... + p_i: counted over 1000 steps, within five standard deviations."""
+    """Layer i with probability p_1 + ... + p_i: counted over 500 steps, within five standard deviations."""
     params = parameters(((1, 1),) * 5)
     opt = DropMuon(params, lr=0.0, probabilities=chances, seed=11)
-    count = 1000
+    count = 500
     run(opt, params, [[torch.ones_like(p) for p in params]] * count)
     p = {None: [0.2] * 5, 0.5: [0.5, *[0.125] * 4]}.get(chances if not isinstance(chances, list) else "", chances)
     for i, param in enumerate(params):

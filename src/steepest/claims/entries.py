@@ -14,6 +14,8 @@ _MODULES = {
     "adamp": "adamp",
     "ademamix": "ademamix",
     "diffgrad": "diffgrad",
+    "drop-muon": "drop_muon",
+    "frugal": "frugal",
     "lion": "lion",
     "lion-k": "lion_k",
 }
