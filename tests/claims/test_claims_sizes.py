@@ -8,7 +8,7 @@ from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
-from steepest.optim.drop_muon import layers_of
+from steepest.core.layers import layers_of
 
 
 @pytest.mark.parametrize("size", list(Size))

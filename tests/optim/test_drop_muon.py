@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from steepest.arena.tasks.pytext_gpt import GPT
+from steepest.core.layers import layers_of
 from steepest.optim import DropMuon, Muon
-from steepest.optim.drop_muon import layers_of
 
 WIDTH, DEPTH = 6, 5
 
@@ -175,6 +175,20 @@ def test_no_orthogonalization_of_dropped_layers(monkeypatch: pytest.MonkeyPatch)
     net = perceptron()
     train(net, DropMuon(net, probabilities=cut_at(2)), 1)
     assert sum(seen) == 2  # layers 2 and 3; the last is the head, which follows AdamW
+
+
+def test_equal_layers_are_updated_together_whatever_they_have_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from steepest.optim import muon
+
+    seen: list[int] = []
+    original = muon.polar_express
+    monkeypatch.setattr(muon, "polar_express", lambda m, steps: (seen.append(len(m)), original(m, steps))[1])
+    net = perceptron()
+    opt = DropMuon(net, probabilities=cut_at(2))
+    train(net, opt, 2)
+    with opt.release():
+        train(net, opt, 1)
+    assert seen == [2, 2, 4]
 
 
 # ------------------------------------------------------------------------------------------------ draws
@@ -503,3 +517,21 @@ def test_expected_decrease_on_a_separable_quadratic() -> None:
     assert np.mean(falls) == pytest.approx(expected, abs=5 * np.std(falls) / 300**0.5)
     assert max(falls) == pytest.approx(sum(each))
     assert_close([torch.tensor(min(falls))], [torch.tensor(each[-1])], 1e-6)
+
+
+def test_the_arena_counts_frozen_parameters() -> None:
+    """Bytes of state per parameter are per parameter of the model, not of those that happen to be awake at the end."""
+    from steepest.arena.train import train as run_task
+    from steepest.catalogue import card
+    from steepest.claims.drop_muon import _SCALES, _task
+    from steepest.claims.evidence import Size
+
+    task = _task("convolutional", _SCALES[Size.SMOKE])
+    settings = {"lr": 0.01, "probabilities": [0.0, 0.0, 0.0, 1.0]}
+    task._cache["data"] = task.splits()._replace(validation=task.splits().test)
+    ended = run_task(task, card("drop-muon"), settings, seed=0, steps=2, test=True)
+    assert ended.status == "complete"
+    model = task.build(0)
+    head = sum(p.numel() for p in model[-1].parameters())
+    every = sum(p.numel() for p in model.parameters())
+    assert ended.state_bytes_per_parameter == pytest.approx(8 * head / every)

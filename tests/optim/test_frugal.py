@@ -18,9 +18,9 @@ from oracle_helpers import against_numpy
 from torch import Tensor, nn
 
 from steepest.core.random import generator
+from steepest.core.subspace import down, drawn, leading, rest
 from steepest.optim import FRUGAL
-from steepest.optim import frugal as frugal_file
-from steepest.optim.frugal import drawn, is_active
+from steepest.optim.frugal import is_active
 
 SHAPES = [(4, 6), (9, 5), (4, 6), (3, 2, 3, 3), (8, 2, 2), (5, 5)]
 PROJECTIONS = ("block", "columns", "random", "svd")
@@ -220,17 +220,17 @@ def moved(g: Tensor, projection: Any, state_free: Any, free_scale: float = 1.0, 
 def test_the_split_is_orthogonal(projection: str, shape: tuple[int, int]) -> None:
     """The rest is what "sgd" adds to "none"; the projection is what that leaves of the gradient."""
     (g,) = gradients(parameters((shape,)), 1)[0]
-    rest = moved(g, projection, "sgd", density=0.4) - moved(g, projection, "none", density=0.4)
-    part = g - rest
+    left = moved(g, projection, "sgd", density=0.4) - moved(g, projection, "none", density=0.4)
+    part = g - left
     assert part.norm() > 0.1
-    assert rest.norm() > 0.1
-    assert (part * rest).sum().abs() < 1e-12
-    assert float(part.square().sum() + rest.square().sum()) == pytest.approx(float(g.square().sum()), rel=1e-12)
+    assert left.norm() > 0.1
+    assert (part * left).sum().abs() < 1e-12
+    assert float(part.square().sum() + left.square().sum()) == pytest.approx(float(g.square().sum()), rel=1e-12)
     if projection == "svd":
         values = torch.linalg.svdvals(g)
         rank = round(0.4 * min(shape))
         assert_close([torch.linalg.svdvals(part)[:rank]], [values[:rank]], 1e-10)
-        assert_close([torch.linalg.svdvals(rest)[: min(shape) - rank]], [values[rank:]], 1e-10)
+        assert_close([torch.linalg.svdvals(left)[: min(shape) - rank]], [values[rank:]], 1e-10)
     else:
         # A projection by a mask: applied to its own image (the same seed draws the same entries) it changes nothing.
         again = moved(part, projection, "sgd", density=0.4) - moved(part.clone(), projection, "none", density=0.4)
@@ -256,12 +256,12 @@ def test_no_step_along_rounding_errors(shape: tuple[int, int], dtype: torch.dtyp
     g = torch.randn(shape[0], 2, dtype=dtype) @ torch.randn(2, shape[1], dtype=dtype)
     full = torch.randn(shape, dtype=dtype)
     for matrix, rank in ((g, min(shape) // 2), (g, min(shape)), (full, min(shape)), (full, min(shape) - 1)):
-        basis = frugal_file._leading(matrix, (shape[0], rank) if shape[0] >= shape[1] else (rank, shape[1]))
-        rest = frugal_file._rest(matrix, frugal_file._down(matrix, basis), basis)
+        basis = leading(matrix, rank)
+        left = rest(matrix, down(matrix, basis), basis)
         if rank == min(shape) - 1:
-            assert rest.count_nonzero() > 0.99 * rest.numel()  # a genuine rest, nearly all of it, is kept
+            assert left.count_nonzero() > 0.99 * left.numel()  # a genuine rest, nearly all of it, is kept
         else:
-            assert rest.count_nonzero() == 0
+            assert left.count_nonzero() == 0
 
 
 # ------------------------------------------------------------------------------------------------ choices

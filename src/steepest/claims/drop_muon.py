@@ -356,7 +356,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         panel.set_title(f"{network.capitalize()} network")
     axes[0].set_ylabel("training error (%)")
     axes[0].legend(fontsize=8)
-    bars = (("", "all"), ("_by_backward", "backward\nalone"), ("_by_update", "update\nalone"))
+    bars = (("", "all"), ("_by_backward", "backward\nonly"), ("_by_update", "update\nonly"))
     last = axes[2]
     for index, network in enumerate(_NETWORKS):
         for place, (part, _) in enumerate(bars):
@@ -380,8 +380,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     last.set_xticks(range(len(bars)), [name for _, name in bars])
     last.set_xlim(-0.5, len(bars) - 0.5)
     last.set_ylabel("Muon's time over Drop-Muon's")
-    last.set_title("Speed-up, by what is skipped")
-    last.legend(fontsize=8)
+    last.set_title("Speed-up by skipped work")
+    last.margins(y=0.32)
+    last.legend(fontsize=8, loc="upper right")
     return figure
 
 

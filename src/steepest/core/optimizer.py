@@ -312,7 +312,11 @@ class RuleOptimizer(Optimizer):
     def _buckets(
         self, rule: Rule, group: Mapping[str, Any], params: list[Tensor]
     ) -> dict[tuple[int, torch.dtype, torch.device], list[Tensor]]:
-        """Parameters that take the same step; those that take their first get their state."""
+        """Parameters that are updated alike; those that take their first step get their state.
+
+        The count of the step tells them apart only where the rule asks for it, so that equal matrices are stacked even
+        if some have missed steps.
+        """
         buckets: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
         for p in params:
             state = self.state[p]
@@ -320,7 +324,8 @@ class RuleOptimizer(Optimizer):
                 state["step"] = 0
                 state.update(self.store.begin(rule, p, group))
             state["step"] += 1
-            buckets.setdefault((state["step"], p.dtype, p.device), []).append(p)
+            count = state["step"] if rule.coefficients is not None else 1
+            buckets.setdefault((count, p.dtype, p.device), []).append(p)
         return buckets
 
     def _measured(self, rule: Rule, group: dict[str, Any], params: list[Tensor], loss: Any) -> Mapping[str, Any]:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ..core.card import Float, MethodCard, Paper
+from ..core.layers import layers_of
 from ..core.optimizer import Common, Parameters
 from ..core.random import generator
 from ..core.ranges import Integer
 from .muon import Muon
 
-__all__ = ["CARD", "DropMuon", "layers_of"]
+__all__ = ["CARD", "DropMuon"]
 
 #: A layer: a module, a tensor, or several of them.
 Layer = nn.Module | Tensor | Sequence[nn.Module | Tensor]
@@ -34,10 +35,10 @@ class DropMuon(Muon):
     A layer below :math:`s_t` is frozen as a whole: weights, momentum, weight decay, and the AdamW state of its biases
     and norms. Layer :math:`i` is updated with probability :math:`p_1 + \dots + p_i`, the last one always.
 
-    The time that this saves is the backward pass below :math:`s_t`. So the draw for the next step is made when the
-    optimizer is built and after each step, and the tensors of the layers below are set to ``requires_grad=False``
-    (their gradients to ``None``): autograd stops there by itself. :meth:`release` thaws everything, for good or for the
-    time of a ``with`` block. Tensors that were frozen by somebody else are left alone.
+    This saves the backward pass below :math:`s_t` and the orthogonalization of what is frozen. So the draw for the next
+    step is made when the optimizer is built and after each step, and the tensors of the layers below are set to
+    ``requires_grad=False`` (their gradients to ``None``): autograd stops there by itself. :meth:`release` thaws
+    everything, for good or for the time of a ``with`` block. Tensors that were frozen by somebody else are left alone.
 
     Args:
         params: the model; or matrices, or parameter groups with ``rule="dropmuon"`` (default) or ``rule="adamw"``.
@@ -45,9 +46,9 @@ class DropMuon(Muon):
             adamw_eps, routing: as for Muon, with its defaults. The paper analyses ``nesterov=False``. Since early
             layers move less often, tune the learning rate anew.
         layers: the layers from input to output, each a module, a tensor, or a sequence of them. By default those that
-            :func:`layers_of` finds in a model; without a model, every tensor is a layer of its own, in the order of
-            the groups. Tensors that no layer names come last, each by itself; of those in several layers, the first
-            counts (so a head that is tied to the embedding is updated with the first layer).
+            :func:`~steepest.core.layers.layers_of` finds in a model; without a model, every tensor is a layer of its
+            own, in the order of the groups. Tensors that no layer names come last, each by itself; of those in several
+            layers, the first counts (so a head that is tied to the embedding is updated with the first layer).
         probabilities: :math:`p_1, \dots, p_b`; or :math:`p_1` alone, the rest being spread evenly; or None: all equal.
             Kept in each parameter group and read from the first one before each draw, so it may be scheduled
             (``for group in optimizer.param_groups: group["probabilities"] = ...``).
@@ -222,44 +223,6 @@ class DropMuon(Muon):
     def __getstate__(self) -> dict[str, Any]:
         own = ("_draw_from", "_asleep", "_released", "_layers")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
-
-
-def layers_of(model: nn.Module) -> list[list[nn.Module | Tensor]]:
-    """The layers of a model, taken to be registered in the order of its forward pass.
-
-    They are the children of the model, with ``nn.Sequential`` and ``nn.ModuleList`` opened, so that each block of a
-    transformer is a layer. Embeddings in a row are one layer. A child without a matrix (a norm, an activation with
-    parameters) belongs to the layer before it, or to the first; the model's own tensors (position embeddings) belong to
-    the first. What is a single layer by this is opened in turn.
-    """
-    children: list[nn.Module] = []
-
-    def collect(module: nn.Module) -> None:
-        for child in module.children():
-            if isinstance(child, (nn.Sequential, nn.ModuleList)):
-                collect(child)
-            elif any(p.requires_grad for p in child.parameters()):
-                children.append(child)
-
-    collect(model)
-    own: list[nn.Module | Tensor] = list(model.parameters(recurse=False))
-    layers: list[list[nn.Module | Tensor]] = []
-    last: nn.Module | None = None  # the child with a matrix in the current layer
-    for child in children:
-        weighty = any(p.dim() > 1 for p in child.parameters())
-        beside = isinstance(child, nn.Embedding) and isinstance(last, nn.Embedding)
-        if not layers or (weighty and last is not None and not beside):
-            layers.append([child])
-        else:
-            layers[-1].append(child)
-        last = child if weighty else last
-    if not layers:
-        return [own] if own else []
-    if len(layers) == 1 and any(True for _ in children[0].children()):
-        layers = layers_of(children[0])
-        layers[-1] += children[1:]
-    layers[0] = [*own, *layers[0]]
-    return layers
 
 
 def _distribution(given: Any, count: int) -> list[float]:

@@ -11,9 +11,9 @@ from ..core.adamw import ADAMW
 from ..core.card import Float, MethodCard, Paper
 from ..core.functional import Functional
 from ..core.optimizer import Common, Parameters, RuleOptimizer
-from ..core.random import generator
 from ..core.ranges import BETAS, EPSILON, STEP_SIZE, WEIGHT_DECAY, Integer, OneOf, Real
 from ..core.rule import Rule, lerp
+from ..core.subspace import down, drawn, leading, rest, share, up
 
 __all__ = ["CARD", "FRUGAL"]
 
@@ -140,11 +140,11 @@ class FRUGAL(RuleOptimizer):
         if projection == "block":
             shape: tuple[int, ...] = tuple(x.shape) if density and settings.get("active", True) else (0,)
         elif projection == "columns":
-            shape = (rows, _share(columns, density))
+            shape = (rows, share(columns, density))
         elif projection == "random":
-            shape = (1, _share(rows * columns, density))
+            shape = (1, share(rows * columns, density))
         else:
-            rank = _share(min(rows, columns), density)
+            rank = share(min(rows, columns), density)
             right = rows >= columns
             shape = (rows, rank) if right else (rank, columns)
             basis = {"basis": (rank, columns) if right else (rows, rank)}
@@ -188,7 +188,7 @@ class FRUGAL(RuleOptimizer):
         if not exp_avg.numel():
             return x - lr * free_scale * _free(g, state_free), exp_avg, exp_avg_sq, *basis
         if projection == "svd" and refresh:
-            basis = (_leading(g, exp_avg.shape),)
+            basis = (leading(g, min(basis[0].shape[-2:])),)
         if refresh:
             exp_avg, exp_avg_sq = torch.zeros_like(exp_avg), torch.zeros_like(exp_avg_sq)
         index: Tensor | None = None
@@ -197,7 +197,7 @@ class FRUGAL(RuleOptimizer):
             index = drawn(seen.shape[-1], exp_avg.shape[-1], g, seed, period)
             low = seen.index_select(-1, index)
         elif projection == "svd":
-            low = _down(g, *basis)
+            low = down(g, *basis)
         else:
             low = g
         exp_avg = lerp(exp_avg, low, 1 - beta1)
@@ -208,7 +208,7 @@ class FRUGAL(RuleOptimizer):
             free = free_scale * _free(seen.index_fill(-1, index, 0.0), state_free)
             step = free.index_copy(-1, index, step.to(free.dtype)).reshape(x.shape)
         elif projection == "svd":
-            step = _up(step, *basis) + free_scale * _free(_rest(g, low, *basis), state_free)
+            step = up(step, *basis) + free_scale * _free(rest(g, low, *basis), state_free)
         return x - lr * step, exp_avg, exp_avg_sq, *basis
 
     # ---------------------------------------------------------------------------------------- blocks
@@ -257,46 +257,14 @@ def is_active(place: int, count: int, density: float, period: int) -> bool:
     return (place - first) % count < end - first
 
 
-def drawn(size: int, count: int, like: Tensor, seed: int, period: int) -> Tensor:
-    """Which of ``size`` columns (or entries) of a matrix are active; drawn on the CPU, the same for every device."""
-    source = generator(torch.device("cpu"), seed, period, *like.shape[-2:])
-    chosen: Tensor = torch.randperm(size, generator=source)[:count]
-    return chosen.to(like.device)
-
-
 def _place(order: Sequence[Tensor], p: Tensor) -> int:
     return next(place for place, candidate in enumerate(order) if candidate is p)
-
-
-def _share(size: int, density: float) -> int:
-    return min(size, max(1, round(size * density))) if density else 0
 
 
 def _free(rest: Tensor, rule: str) -> Tensor:
     if rule == "sign":
         return torch.sign(rest)
     return rest if rule == "sgd" else torch.zeros_like(rest)
-
-
-def _leading(g: Tensor, shape: Sequence[int]) -> Tensor:
-    """The leading singular vectors of the shorter side, for statistics of this shape."""
-    u, _, vh = torch.linalg.svd(g, full_matrices=False)
-    return vh[..., : shape[-1], :] if g.shape[-2] >= g.shape[-1] else u[..., : shape[-2]]
-
-
-def _down(g: Tensor, basis: Tensor) -> Tensor:
-    return g @ basis.mT if g.shape[-2] >= g.shape[-1] else basis.mT @ g
-
-
-def _up(low: Tensor, basis: Tensor) -> Tensor:
-    return low @ basis if low.shape[-1] == basis.shape[-2] else basis @ low
-
-
-def _rest(g: Tensor, low: Tensor, basis: Tensor) -> Tensor:
-    """What the singular vectors leave of the gradient; 0 where that is its rounding error."""
-    rest = g - _up(low, basis)
-    size = torch.linalg.vector_norm(g, dim=-1 if g.shape[-2] >= g.shape[-1] else -2).amax(-1)[..., None, None]
-    return torch.where(rest.abs() <= 16 * torch.finfo(g.dtype).eps * size, torch.zeros_like(rest), rest)
 
 
 CARD = MethodCard(
