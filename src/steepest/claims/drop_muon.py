@@ -382,7 +382,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     last.set_ylabel("Muon's time over Drop-Muon's")
     last.set_title("Speed-up by skipped work")
     last.margins(y=0.32)
-    last.legend(fontsize=8, loc="upper right")
+    if last.get_legend_handles_labels()[0]:
+        last.legend(fontsize=8, loc="upper right")
     return figure
 
 
