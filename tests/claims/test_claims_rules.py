@@ -196,6 +196,28 @@ WINNER: dict[str, dict[str, Any]] = {
         **spread("time_shampoo_every_10", 0.9, 1.1),
         **spread("time_shampoo_every_50", 0.7, 0.9),
     },
+    "frugal": {
+        "seeds": 4,
+        **spread("frugal_less_galore", -0.05, -0.01),
+        **spread("frugal_less_midway", -0.03, -0.005),
+        **spread("no_state_less_frugal", 0.01, 0.02),
+        "galore_less_adamw": 0.05,
+        "matrix_state_bytes_per_parameter_frugal": 2.0,
+        "matrix_state_bytes_per_parameter_adamw": 8.0,
+        "state_bytes_per_parameter_frugal": 3.3,
+        "state_bytes_per_parameter_galore": 3.5,
+        "state_bytes_per_parameter_adamw": 8.0,
+    },
+    "drop-muon": {
+        "seeds": 5,
+        **spread("convolutional_drop_muon_speed_up", 1.1, 1.5),
+        **spread("convolutional_drop_muon_speed_up_by_backward", 1.05, 1.4),
+        **spread("convolutional_drop_muon_speed_up_by_update", 0.8, 0.9),
+        "convolutional_drop_muon_steps": 40.0,
+        "convolutional_muon_steps": 30.0,
+        "convolutional_drop_muon_test_points": -0.2,
+        "perceptron_drop_muon_speed_up": 1.3,
+    },
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -371,6 +393,22 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("shampoo", spread("steps_shampoo_every_10", 0.8, 0.9), NO),
     ("shampoo", spread("steps_shampoo_every_10", 1.9, 2.1), NO),
     ("shampoo", spread("steps_shampoo_every_1", None, None), UNKNOWN),
+    # FRUGAL: better than GaLore, but not by half; a tie; worse; too much state.
+    ("frugal", spread("frugal_less_midway", -0.01, 0.01), PARTLY),
+    ("frugal", spread("frugal_less_galore", -0.01, 0.01), UNKNOWN),
+    ("frugal", spread("frugal_less_galore", 0.01, 0.02), NO),
+    ("frugal", {"matrix_state_bytes_per_parameter_frugal": 3.0}, NO),
+    ("frugal", {"state_bytes_per_parameter_frugal": 3.6}, NO),
+    ("frugal", spread("no_state_less_frugal", -0.01, 0.01), YES),
+    ("frugal", spread("frugal_less_midway", None, None), UNKNOWN),
+    # Drop-Muon: less than the gain; owed to orthogonalization; undecided; slower; as fast at best.
+    ("drop-muon", spread("convolutional_drop_muon_speed_up", 1.05, 1.15), PARTLY),
+    ("drop-muon", spread("convolutional_drop_muon_speed_up_by_backward", 0.9, 1.1), PARTLY),
+    ("drop-muon", spread("convolutional_drop_muon_speed_up", 0.9, 1.3), UNKNOWN),
+    ("drop-muon", spread("convolutional_drop_muon_speed_up", 0.9, 1.15), NO),
+    ("drop-muon", spread("convolutional_drop_muon_speed_up", 0.6, 0.8), NO),
+    ("drop-muon", spread("convolutional_drop_muon_speed_up", None, None), UNKNOWN),
+    ("drop-muon", {"perceptron_drop_muon_speed_up": None}, YES),
 ]
 
 

@@ -14,6 +14,8 @@ from steepest.claims import (
     asgo,
     auon,
     coordinate_clip,
+    drop_muon,
+    frugal,
     induced_metric,
     lion,
     mars,
@@ -25,9 +27,11 @@ from steepest.claims.autoencoder import autoencoder
 from steepest.claims.characters import characters
 from steepest.claims.coordinate_clip import sharpness
 from steepest.claims.diffgrad import TOYS, descend, values
+from steepest.claims.experiment import part_of_budget
 from steepest.claims.gradient_noise import Stack, _ClipEach
 from steepest.claims.handwriting import handwriting
 from steepest.claims.lion_k_runs import lyapunov
+from steepest.core.layers import layers_of
 from steepest.core.lmo import NORMS, dual, norm
 from steepest.optim import ExtrapolatedTrustRegion, InducedMetric, InducedMetricLog, NonEuclideanTrustRegion
 
@@ -49,6 +53,8 @@ def test_sides_get_equally_many_settings(size: Size) -> None:
         induced_metric._sides(induced_metric._SCALES[size]).values(),
         shampoo._sides(shampoo._SCALES[size]),
         asgo._sides(asgo._SCALES[size]),
+        frugal._sides(frugal._SCALES[size]),
+        drop_muon._sides(drop_muon._SCALES[size]),
     ]
     assert len({len(s["lr"]) for s in induced_metric._choices(induced_metric._SCALES[size]).values()}) == 1
     for sides in groups:
@@ -71,6 +77,8 @@ def test_the_texts_state_the_number_of_settings(size: Size) -> None:
         (induced_metric, list(induced_metric._sides(induced_metric._SCALES[size]).values())),
         (shampoo, shampoo._sides(shampoo._SCALES[size])),
         (asgo, asgo._sides(asgo._SCALES[size])),
+        (frugal, frugal._sides(frugal._SCALES[size])),
+        (drop_muon, drop_muon._sides(drop_muon._SCALES[size])),
     ):
         stated = module.CLAIM.sizes[size]
         assert f"{len(sides[0].grid)} settings" in stated or "one setting" in stated
@@ -103,6 +111,37 @@ def test_budgets_are_interpolated() -> None:
     assert shampoo.budget_for(0.9, losses) == 2.0  # the largest is not
     assert shampoo.budget_for(3.0, [8.0, 4.0, 2.0, 9.0, 9.0]) == pytest.approx(0.25 * 2**0.5)  # it was there before
     assert shampoo.budget_for(3.0, [8.0, None, 2.0, 1.5, 1.0]) is None
+
+
+def test_the_networks_of_drop_muon_have_the_layers_that_its_claim_tells_of() -> None:
+    scale = drop_muon._SCALES[Size.FULL]
+    for model, layers in (
+        (drop_muon._convolutional(scale.channels, 28), 4),
+        (drop_muon._perceptron(scale.width, 784), 7),
+    ):
+        assert model(torch.zeros(2, 784)).shape == (2, 10)
+        assert len(layers_of(model)) == layers
+
+
+def test_steps_are_billed_at_median_prices_or_at_those_of_another_side() -> None:
+    own, full = drop_muon._Prices(), drop_muon._Prices()
+    for slow in (1.0, 1.0, 50.0):  # a pause plays no part
+        own.note(0, slow, 4.0, 8.0)
+        own.note(1, slow, 2.0, 3.0)
+        full.note(0, slow, 5.0, 10.0)
+    assert own.bill([0, 1, 1]) == [13.0, 19.0, 25.0]
+    assert own.bill([0, 1, 1], update_of=full) == [15.0, 28.0, 41.0]
+    assert own.bill([0, 1, 1], backward_of=full) == [14.0, 23.0, 32.0]
+
+
+def test_frugal_keeps_the_bytes_that_its_density_promises() -> None:
+    task = characters(batch=2, width=32, layers=2, context=16, windows=2, corpus=100_000)
+    kept = {side.name: frugal._kept(task, side)[1] for side in frugal._sides(frugal._SCALES[Size.LAPTOP])}
+    assert kept["FRUGAL"] == 2.0
+    assert kept["FRUGAL, no state"] == 0.0
+    assert kept["FRUGAL, blocks"] == 2.0  # in the mean over all turns
+    assert kept["GaLore"] == pytest.approx(2.0 + 4 / 12)  # and eight singular vectors of each matrix
+    assert kept["AdamW"] == pytest.approx(8.0, abs=0.01)
 
 
 def test_the_toy_functions_are_continuous_where_their_pieces_meet() -> None:
@@ -204,13 +243,16 @@ def test_noise_is_added_to_every_gradient_and_is_the_same_for_equal_seeds() -> N
     assert float(added.mean()) == pytest.approx(0.0, abs=0.01)
 
 
+PARTS = (0.25, 0.5, 1.0)
+
+
 def test_the_part_of_the_steps_is_read_off_between_the_budgets_and_beyond() -> None:
     losses = [3.0, 2.5, 2.0]  # at a quarter, a half, and all of the steps: half a nat per doubling
     for target, part in ((3.5, 0.25), (3.0, 0.25), (2.5, 0.5), (2.25, 2**-0.5), (2.0, 1.0), (1.75, 2**0.5), (0.0, 2.0)):
-        assert muon._part(target, losses) == pytest.approx(part)
-    assert muon._part(2.0, [2.5, 2.2, 2.2]) == 2.0  # no slope to draw on
-    assert muon._part(None, losses) is None
-    assert muon._part(2.0, [3.0, None, 2.0]) is None
+        assert part_of_budget(target, PARTS, losses) == pytest.approx(part)
+    assert part_of_budget(2.0, PARTS, [2.5, 2.2, 2.2]) == 2.0  # no slope to draw on
+    assert part_of_budget(None, PARTS, losses) is None
+    assert part_of_budget(2.0, PARTS, [3.0, None, 2.0]) is None
 
 
 def test_sharpness_is_the_quadratic_form_of_the_full_hessian() -> None:

@@ -353,7 +353,7 @@ def test_nonfinite_gradients_change_nothing(case: Case, policy: str, value: floa
 
 
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.variant not in ("nuclear", "spectral", "exact")], ids=str
+    "case", [c for c in CASES if c.variant not in ("nuclear", "spectral", "exact", "svd")], ids=str
 )  # the SVD of a NaN raises by itself
 def test_nonfinite_gradients_propagate_by_default(case: Case) -> None:
     params = parameters()

@@ -201,6 +201,7 @@ class _Run:
         memory = PeakMemory(device) if self.test else None
         torch.manual_seed(self.seed)
         model = task.build(self.seed).to(device).train()
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some later
         optimizer = self.card.build(model, **self.settings)
         groups = optimizer.param_groups
         rates = [float(group["lr"]) if "lr" in group else None for group in groups]
@@ -272,7 +273,6 @@ class _Run:
             if outcome["test_metric"] is None or outcome["test_loss"] is None:
                 raise _Stop("diverged", "the final test loss is not finite")
             outcome["peak_memory_bytes"] = memory.peak() if memory is not None else None
-            trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
             outcome["state_bytes_per_parameter"] = state_bytes(optimizer) / trained
         return Outcome("complete", None, self.steps, self.clock.total, tuple(self.curve), **outcome)
 

@@ -21,6 +21,8 @@ _MODULES = {
     "auon": "auon",
     "coordinate-clip": "coordinate_clip",
     "diffgrad": "diffgrad",
+    "drop-muon": "drop_muon",
+    "frugal": "frugal",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
     "lion": "lion",

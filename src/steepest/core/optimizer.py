@@ -276,10 +276,14 @@ class RuleOptimizer(Optimizer):
                         apply(rule, settings, step, items, engine=engine)
                     for p, item in zip(part, items, strict=True):
                         self.store.keep(rule, p, self.state[p], item, engine)
+        self.after_step()
         return loss
 
     def check_ready(self, params: list[Tensor]) -> None:
         """Refuse a step of these parameters that lacks something besides their gradients."""
+
+    def after_step(self) -> None:
+        """Called at the end of every step that was not skipped, for methods that prepare the next one."""
 
     def _with_gradient(self, group: Mapping[str, Any]) -> list[Tensor]:
         params = [p for p in group["params"] if p.grad is not None]
@@ -316,7 +320,11 @@ class RuleOptimizer(Optimizer):
     def _buckets(
         self, rule: Rule, group: Mapping[str, Any], params: list[Tensor]
     ) -> dict[tuple[int, torch.dtype, torch.device], list[Tensor]]:
-        """Parameters that take the same step; those that take their first get their state."""
+        """Parameters that are updated alike; those that take their first step get their state.
+
+        The count of the step tells them apart only where the rule asks for it, so that equal matrices are stacked even
+        if some have missed steps.
+        """
         buckets: dict[tuple[int, torch.dtype, torch.device], list[Tensor]] = {}
         for p in params:
             state = self.state[p]
@@ -324,7 +332,8 @@ class RuleOptimizer(Optimizer):
                 state["step"] = 0
                 state.update(self.store.begin(rule, p, group))
             state["step"] += 1
-            buckets.setdefault((state["step"], p.dtype, p.device), []).append(p)
+            count = state["step"] if rule.coefficients is not None else 1
+            buckets.setdefault((count, p.dtype, p.device), []).append(p)
         return buckets
 
     def _measured(self, rule: Rule, group: dict[str, Any], params: list[Tensor], loss: Any) -> Mapping[str, Any]:
@@ -338,6 +347,13 @@ class RuleOptimizer(Optimizer):
         return {**group, **numbers}
 
     # ---------------------------------------------------------------------------------------- saving
+
+    def state_settings(self, p: Tensor, group: Mapping[str, Any], entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The settings under which the saved ``entry`` of a parameter's state was made: those of its group.
+
+        Methods override it whose state tensors change their shape over time.
+        """
+        return group
 
     def __getstate__(self) -> dict[str, Any]:
         own = ("engine", "nonfinite", "store", "skipped_steps", "routing", "_fallback_settings")
@@ -380,7 +396,8 @@ class RuleOptimizer(Optimizer):
             if not entry:
                 continue
             restored: dict[str, Any] = {"step": int(entry["step"])}
-            for name, shape in self.store.layout(self.rule_named(group["rule"]), p, group).items():
+            settings = self.state_settings(p, group, entry)
+            for name, shape in self.store.layout(self.rule_named(group["rule"]), p, settings).items():
                 if shape.shape == p.shape:
                     restored[name] = torch.empty_like(p.detach(), dtype=shape.dtype)
                 else:

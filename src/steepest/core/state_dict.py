@@ -47,7 +47,7 @@ def check_loadable(optimizer: "RuleOptimizer", state_dict: Mapping[str, Any]) ->
             entry = state_dict["state"].get(key)
             if not entry:
                 continue
-            expected = optimizer.store.layout(rule, p, {**own, **saved})
+            expected = optimizer.store.layout(rule, p, optimizer.state_settings(p, {**own, **saved}, entry))
             if set(entry) != {"step", *expected}:
                 raise ValueError(
                     f"{me}: the state dict holds {sorted(entry)} for parameter {optimizer.label(p)}, "

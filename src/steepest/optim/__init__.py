@@ -17,6 +17,8 @@ from . import (
     cautious,
     coordinate_clip,
     diffgrad,
+    drop_muon,
+    frugal,
     gradient_noise,
     induced_metric,
     lion,
@@ -46,6 +48,8 @@ from .auon import AuON, HybridAuON
 from .cautious import Cautious, cautious_adamw
 from .coordinate_clip import CoordinateClip, sgd_with_coordinate_clip
 from .diffgrad import DiffGrad
+from .drop_muon import DropMuon
+from .frugal import FRUGAL
 from .gradient_noise import GradientNoise, sgd_with_gradient_noise
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
@@ -66,6 +70,7 @@ from .weight_decay import WeightDecay
 __all__ = [
     "ASGO",
     "DASGO",
+    "FRUGAL",
     "PSGD",
     "PSGDLRA",
     "REG",
@@ -84,6 +89,7 @@ __all__ = [
     "Cautious",
     "CoordinateClip",
     "DiffGrad",
+    "DropMuon",
     "ExtrapolatedTrustRegion",
     "GradientNoise",
     "HybridAuON",
@@ -122,6 +128,8 @@ CARDS = (
     cautious.CARD,
     coordinate_clip.CARD,
     diffgrad.CARD,
+    drop_muon.CARD,
+    frugal.CARD,
     gradient_noise.CARD,
     *induced_metric.CARDS,
     lion.CARD,

@@ -98,7 +98,7 @@ class Muon(RuleOptimizer):
             "orthogonalization": orthogonalization,
             "orthogonalization_steps": orthogonalization_steps,
         }
-        fallback = adamw_settings("Muon", adamw_lr, adamw_betas, adamw_eps)
+        fallback = adamw_settings(type(self).__name__, adamw_lr, adamw_betas, adamw_eps)
         super().__init__(params, settings, fallback_settings=fallback, routing=routing, **common)
 
     @staticmethod
