@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steepest.arena.measure import state_bytes
 from steepest.arena.task import Task
 from steepest.catalogue import card
+from steepest.core.memory import state_bytes
 from steepest.core.routing import route
 
 from .characters import characters
