@@ -14,7 +14,7 @@ from steepest.optim import ASGO, Shampoo
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, grid, interval, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, grid, interval, mean, parts, repeat, too_few, tune
 from .figure import COLOURS, MARKERS, canvas
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(8, 1, 1, 20, 2, batch=4, width=16, layers=1, context=16, windows=16),
-    Size.LAPTOP: _Scale(200, 4, 5, 300, 9),
+    Size.LAPTOP: _Scale(200, 4, 7, 300, 11),
     Size.FULL: _Scale(5000, 5, 7, 3000, 13, 64, 384, 6, 256, 512, 5_000_000),
 }
 
@@ -51,7 +51,7 @@ _SCALES = {
 def _sides(scale: _Scale) -> tuple[Side, ...]:
     """The same learning rates for all; what ASGO leaves to AdamW has the learning rate of the matrices."""
     order = (2, 3, 1, 4, 0, 5, 6)[: scale.rates]  # the usual ones first, for the sizes that try few
-    rates = sorted((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-4, 3e-1)[k] for k in order)
+    rates = sorted((1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-4, 1e-4)[k] for k in order)
     return (
         Side("ASGO", "asgo", tuple({"lr": r, "adamw_lr": r} for r in rates), {"weight_decay": 0.1}),
         Side("Shampoo", "shampoo", grid(lr=rates), {"precondition_every": 1, "start": 10}),
@@ -116,7 +116,7 @@ def convex(name: str, rate: float, seed: int, steps: int) -> float | None:
 
 
 def _convex(context: Context, scale: _Scale, seeds: list[int]) -> tuple[dict[str, Any], dict[str, Any], int]:
-    rates = [float(r) for r in np.geomspace(1e-3, 10.0, scale.convex_rates)]
+    rates = [float(r) for r in np.geomspace(1e-3, 100.0, scale.convex_rates)]
     landscape: dict[str, list[float | None]] = {}
     ends: dict[str, list[float | None]] = {}
     edges = 0
@@ -262,11 +262,12 @@ method of the paper's theory meets Shampoo without a graft, AdaGrad and SGD; eac
 rates, and the average of all iterates counts. A small decoder-only transformer learns to predict the characters of
 Python's standard library with ASGO as the authors run it (what is no hidden matrix follows AdamW at the same learning
 rate), Shampoo with AdaGrad's step length, and AdamW, each tuned over the same learning rates. ASGO computes its roots
-in every step, and so does Shampoo from step 10 on.""",
+in every step, and so does Shampoo from step 10 on. """
+    + WIDENED,
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 8 steps; seconds; always inconclusive",
-        Size.LAPTOP: "200 steps of 16 windows, 5 settings and 4 seeds per side; 33 thousand parameters; minutes",
+        Size.LAPTOP: "200 steps of 16 windows, 7 settings and 4 seeds per side; 33 thousand parameters; minutes",
         Size.FULL: "a transformer of 6 layers and width 384 as in the paper, 5000 steps of 64 windows, 7 settings and "
         "5 seeds per side; days on one GPU",
     },
