@@ -36,7 +36,14 @@ STEPS = 4
 Case = tuple[str, dict[str, Any]]
 
 #: Learning rates at which every method moves visibly within a few steps; without an entry: 0.01.
-RATES = {"muon": 0.05, "sgd": 0.1, "sgdp": 0.1, "induced-metric": 0.1, "induced-metric-log": 0.1}
+RATES = {
+    "muon": 0.05,
+    "drop-muon": 0.05,
+    "sgd": 0.1,
+    "sgdp": 0.1,
+    "induced-metric": 0.1,
+    "induced-metric-log": 0.1,
+}
 
 
 class Net(nn.Module):

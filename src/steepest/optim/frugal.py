@@ -65,7 +65,8 @@ class FRUGAL(RuleOptimizer):
         seed: of the columns and entries.
         routing: ``{pattern: role}`` to override where a model's parameters go.
         common: ``maximize``, ``engine``, ``nonfinite``, ``state_dtype``, ``rounding``: see
-            :class:`~steepest.core.optimizer.RuleOptimizer`. Statistics of the projected size stay in float32.
+            :class:`~steepest.core.optimizer.RuleOptimizer`. Statistics of the projected size stay in float32, and every
+            process of a sharded run holds them whole.
 
     Raises:
         ValueError: a tensor with fewer than two dimensions is in a group of matrices; the functional form of
