@@ -111,8 +111,9 @@ def test_buffers_are_what_is_measured(name: str) -> None:
     net(torch.randn(3, 16)).sum().backward()
     opt.step()
     p = net[0].weight
-    held = sum(v.numel() for v in opt.state[p].values() if isinstance(v, torch.Tensor) and v.shape == p.shape)
-    assert held == entry.buffers * p.numel()
+    # Step counts and other single numbers aside; state may have a shape of its own.
+    held = sum(v.numel() for v in opt.state[p].values() if isinstance(v, torch.Tensor) and v.numel() > 1)
+    assert held == pytest.approx(entry.buffers * p.numel(), rel=0.005)
 
 
 @optimizers

@@ -462,3 +462,18 @@ def test_bfloat16_products_are_for_whitening_alone(monkeypatch: pytest.MonkeyPat
     assert torch.equal(ends["hessian", False], ends["hessian", True])
     error = (ends["gradient", True] - ends["gradient", False]).norm() / ends["gradient", False].norm()
     assert 1e-5 < float(error) < 1e-2
+
+
+@ALL
+@pytest.mark.parametrize("kind", ["bfloat16", "8bit"])
+def test_low_precision_is_for_the_momentum_alone(cls: Any, kind: Any) -> None:
+    """Rounded factors would leave the group; square matrices have factors of their own shape."""
+    params = parameters(((64, 64), (5000,)), torch.float32)
+    opt = cls(params, state_dtype=kind, curvature="hessian")
+    opt.observe(opt.probes(), [v**3 for v in opt.probes()])
+    run(opt, params, gradients(params, 2))
+    for p in params:
+        dtypes = {k: v.dtype for k, v in opt.state[p].items() if isinstance(v, Tensor)}
+        coarse = {torch.bfloat16} if kind == "bfloat16" else {torch.int8}
+        assert {dtypes.pop("momentum")} == coarse
+        assert set(dtypes.values()) == {torch.float32}

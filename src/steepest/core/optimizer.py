@@ -51,8 +51,8 @@ class RuleOptimizer(Optimizer):
     """A ``torch.optim.Optimizer`` made of a pure update rule.
 
     Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
-    ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative`` and
-    ``fallback``; their ``__init__`` spells the settings out and passes them on.
+    ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative``,
+    ``exact`` and ``fallback``; their ``__init__`` spells the settings out and passes them on.
 
     Args:
         params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
@@ -89,6 +89,7 @@ class RuleOptimizer(Optimizer):
     ranges: ClassVar[Mapping[str, Range]] = {}
     static: ClassVar[tuple[str, ...]] = ()
     nonnegative: ClassVar[tuple[str, ...]] = ()
+    exact: ClassVar[tuple[str, ...]] = ()
     complex_as_real: ClassVar[bool] = True
     fallback: ClassVar[Rule | None] = None
     algorithm: ClassVar[Rule]
@@ -111,6 +112,7 @@ class RuleOptimizer(Optimizer):
                 ranges=cls.ranges,
                 static=cls.static,
                 nonnegative=cls.nonnegative,
+                exact=cls.exact,
                 complex_as_real=cls.complex_as_real,
             )
 

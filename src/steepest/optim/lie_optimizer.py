@@ -31,6 +31,7 @@ class LieOptimizer(RuleOptimizer):
 
     granularity = "shaped"
     complex_as_real = False
+    exact = ("lipschitz", "factor", "left", "right", "diagonal", "anti")
     static = ("curvature", "clip_rms", "clip_value", "init_scale", "refit", "count", "step", "seed", "fast_products")
     ranges: ClassVar[Mapping[str, Range]] = {
         "lr": STEP_SIZE,
