@@ -56,7 +56,7 @@ def initial_scale(h: Tensor, v: Tensor | None = None) -> Tensor:
     """
     largest = h.abs().amax()
     unit = torch.where(largest > 0, largest, 1.0)  # h^4 itself would underflow in float32
-    quartic = (h / unit).pow(4).mean()
+    quartic = (h / unit).square().square().mean()
     scale = torch.where(quartic > 0, quartic, 1.0).pow(-0.125) * unit.rsqrt()
     return scale if v is None else scale * v.square().mean().pow(0.25)
 
