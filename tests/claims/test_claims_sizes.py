@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steepest.claims import Size, adabound, adamp, ademamix, lion
+from steepest.claims import Size, adabound, adamp, ademamix, lion, psgd
 from steepest.claims.characters import characters
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.handwriting import handwriting
@@ -67,3 +67,38 @@ def test_the_lyapunov_function_falls_where_the_objective_rises() -> None:
     runs = [lyapunov("ridge", 0.02, 8.0, seed) for seed in (3, 4, 5)]
     assert max(rise for _, rise, _ in runs) < 1e-12
     assert max(objective for _, _, objective in runs) > 1e-4
+
+
+def test_psgd_and_its_rivals_choose_from_equally_many_rates() -> None:
+    assert {len(set(rates)) for rates in psgd._RATES.values()} == {7}
+    assert all(scale.rates <= 7 for scale in psgd._SCALES.values())
+
+
+def test_the_minima_of_psgds_problems_are_known() -> None:
+    for make in psgd.MAKERS.values():
+        function, start, least = make(3)
+        assert torch.equal(start, make(3)[1])
+        x = torch.nn.Parameter(start.clone())
+        opt = torch.optim.LBFGS(
+            [x], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=0
+        )
+
+        def closure(x: torch.nn.Parameter = x, function: object = function) -> torch.Tensor:
+            x.grad = None
+            loss: torch.Tensor = function(x)  # type: ignore[operator]
+            loss.backward()
+            return loss
+
+        opt.step(closure)
+        assert float(function(x.detach())) == pytest.approx(least, abs=1e-9)
+
+
+def test_newtons_method_in_disguise_is_recognized() -> None:
+    """Both estimates are exact after enough pairs without noise; a minimization that fails is told."""
+    found = psgd.estimates(0.0, 3, 1500, seed=1)
+    assert found["bfgs"][-1] < 1e-8
+    assert found["psgd"][-1] < 1e-6
+    run = psgd.minimize(psgd.rosenbrock(1), "sgd", 10.0, 50)
+    assert not run.solved
+    assert run.steps == run.gradients == 50
+    assert psgd.minimize(psgd.logistic(1), "lbfgs", 1.0, 500).solved

@@ -16,6 +16,7 @@ _MODULES = {
     "diffgrad": "diffgrad",
     "lion": "lion",
     "lion-k": "lion_k",
+    "psgd": "psgd",
 }
 
 
