@@ -126,7 +126,8 @@ GROUPS: dict[str, Callable[[int], Any]] = {
     "kron-2x3-skew": lambda seed: Kron((2, 3), 1.0, seed),  # triangular, diagonal
     "kron-3x2x2": lambda seed: Kron((3, 2, 2), 9.0, seed),
     "kron-2x3x2x2": lambda seed: Kron((2, 3, 2, 2), 0.25, seed),
-    "kron-6": lambda seed: Kron((6,), 1.0, seed),
+    "kron-6": lambda seed: Kron((6,), 1.0, seed),  # diagonal
+    "kron-6-full": lambda seed: Kron((6,), 9.0, seed),  # triangular
     "lra-2": lambda seed: LRA((6,), 2, seed),
     "lra-0": lambda seed: LRA((6,), 0, seed),
     "xmat-6": lambda seed: XMat((6,), seed),
@@ -177,7 +178,7 @@ def test_products_with_a_definite_hessian_give_its_inverse(name: str) -> None:
     group = GROUPS[name](7)
     hessian, inverse = target(group, False)
     # Low rank ends in a slow approach, since many pairs U, V give the same P.
-    steps, tolerance = (2500, 1e-2) if name == "lra-2" else (1500, 1e-10)
+    steps, tolerance = (2500, 1e-2) if name == "lra-2" else (1500, 1e-8)
     assert off(fitted(group, hessian, steps, (0.3, 0.3), False), inverse) < tolerance
 
 

@@ -33,14 +33,14 @@ _PROBLEMS, _RIVALS = ("rosenbrock", "logistic"), ("adam", "sgd", "lbfgs")
 _NAMES = {"psgd": "PSGD", "adam": "Adam", "sgd": "SGD with momentum", "lbfgs": "L-BFGS"}
 #: Learning rates: equally many for all; those of first-order methods suit each problem's curvature.
 _RATES: dict[tuple[str, str], tuple[float, ...]] = {
-    ("rosenbrock", "psgd"): (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5),
+    ("rosenbrock", "psgd"): (0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 3.0),
     ("rosenbrock", "adam"): (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    ("rosenbrock", "sgd"): (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    ("rosenbrock", "lbfgs"): (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5),
-    ("logistic", "psgd"): (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5),
+    ("rosenbrock", "sgd"): (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3),
+    ("rosenbrock", "lbfgs"): (0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 3.0),
+    ("logistic", "psgd"): (0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 3.0),
     ("logistic", "adam"): (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
-    ("logistic", "sgd"): (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    ("logistic", "lbfgs"): (0.01, 0.03, 0.1, 0.3, 0.5, 1.0, 1.5),
+    ("logistic", "sgd"): (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    ("logistic", "lbfgs"): (0.03, 0.1, 0.3, 0.5, 1.0, 1.5, 3.0),
 }
 
 
@@ -169,7 +169,9 @@ def minimize(problem: Problem, method: str, rate: float, steps: int) -> Run:
 
     opt: Any
     if method == "psgd":
-        opt = PSGD([x], lr=rate, momentum=0.0, curvature="hessian", max_skew=1e9, clip_rms=1.0, clip_value=None)
+        opt = PSGD(
+            [x], lr=rate, precond_lr=0.5, curvature="hessian", max_skew=1e9, clip_rms=1.0, clip_value=None
+        )  # precond_lr and the momentum of 0.9 as in the authors' demonstration on Rosenbrock's function
     elif method == "adam":
         opt = torch.optim.Adam([x], lr=rate)
     elif method == "sgd":
@@ -355,7 +357,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     clock.set_yscale("log")
     clock.margins(y=0.15)
     clock.set_ylabel("seconds, median")
-    clock.set_title("Time (and solved): Rosenbrock, logistic (pale)")
+    clock.set_axisbelow(True)
+    clock.set_title("Time, % solved; pale: logistic")
     return figure
 
 
@@ -366,14 +369,20 @@ CLAIM = Claim(
     paper=card("psgd").papers[0],
     test=f"""\
 Estimation: a preconditioner with one triangular factor and BFGS's update of the inverse see the same pairs of a random
-vector and its noisy product with a fixed Hessian (eigenvalues from 1 to 10: at a condition number of 100 PSGD needs tens
-of thousands of pairs), at PSGD's default settings.
+vector and its noisy product with a fixed Hessian (eigenvalues from 1 to 10: at a condition number of 100 PSGD needs
+tens of thousands of pairs), at PSGD's default settings.
 Minimization: Rosenbrock's function in two dimensions from random starts, and logistic regression on 500 random examples
 with 20 features whose scales differ by a factor of 30, whole batch, to {TARGET:g} of the start's excess. PSGD is given
-one product with the Hessian per step, has one triangular factor, no momentum and clips its steps at a root mean
-square of 1. Each method chooses from 7 learning rates on a problem of another seed by the steps it takes; L-BFGS has a
-strong Wolfe line search, and its evaluations are counted. All in float64. Seconds are wall time of these small
-problems, where the overhead of Python counts. The paper's experiments with networks are not repeated here.""",
+one product with the Hessian per step, has one triangular factor, the momentum (0.9) and the step of the preconditioner
+(0.5) of the authors' demonstration on Rosenbrock's function, and clips its steps at a root mean square of 1. Each method
+chooses from 7 learning rates on a problem of another seed by the steps it takes; L-BFGS has a strong Wolfe line search,
+and its evaluations are counted. All in float64. Seconds are wall time of these small problems, where the overhead of
+Python counts. The paper's experiments with networks are not repeated here.
+
+This is a second run. In the first PSGD had no momentum and its default step of the preconditioner, and 6 winners lay at
+the edges of narrower ranges of learning rates; no part held (against Adam PSGD took 0.81 times the steps on
+Rosenbrock's function, 3.8 times on logistic regression). Ranges were then widened and PSGD given the authors' setting;
+estimation and rule are unchanged.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one seed, two learning rates, few pairs and steps; seconds; always inconclusive",
