@@ -374,10 +374,10 @@ tens of thousands of pairs), at PSGD's default settings.
 Minimization: Rosenbrock's function in two dimensions from random starts, and logistic regression on 500 random examples
 with 20 features whose scales differ by a factor of 30, whole batch, to {TARGET:g} of the start's excess. PSGD is given
 one product with the Hessian per step, has one triangular factor, the momentum (0.9) and the step of the preconditioner
-(0.5) of the authors' demonstration on Rosenbrock's function, and clips its steps at a root mean square of 1. Each method
-chooses from 7 learning rates on a problem of another seed by the steps it takes; L-BFGS has a strong Wolfe line search,
-and its evaluations are counted. All in float64. Seconds are wall time of these small problems, where the overhead of
-Python counts. The paper's experiments with networks are not repeated here.
+(0.5) of the authors' demonstration on Rosenbrock's function, and clips its steps at a root mean square of 1. Each
+method chooses from 7 learning rates on a problem of another seed by the steps it takes; L-BFGS has a strong Wolfe line
+search, and its evaluations are counted. All in float64. Seconds are wall time of these small problems, where the
+overhead of Python counts. The paper's experiments with networks are not repeated here.
 
 This is a second run. In the first PSGD had no momentum and its default step of the preconditioner, and 6 winners lay at
 the edges of narrower ranges of learning rates; no part held (against Adam PSGD took 0.81 times the steps on
