@@ -20,6 +20,7 @@ from steepest.claims import (
     lion,
     mars,
     muon,
+    psgd,
     shampoo,
     trust_region,
 )
@@ -336,3 +337,36 @@ def test_the_runs_of_the_trust_region_are_those_of_the_optimizers(method: str, c
             opt.step()
         at = opt.state[p].get("point", p.detach())
         torch.testing.assert_close(dual(name, problem.gradient(at)), sizes[-1, seed])
+
+
+def test_psgd_and_its_rivals_choose_from_equally_many_rates() -> None:
+    assert {len(set(rates)) for rates in psgd._RATES.values()} == {7}
+    assert all(scale.rates <= 7 for scale in psgd._SCALES.values())
+
+
+def test_the_minima_of_psgds_problems_are_known() -> None:
+    for make in psgd.MAKERS.values():
+        function, start, least = make(3)
+        assert torch.equal(start, make(3)[1])
+        x = torch.nn.Parameter(start.clone())
+        opt = torch.optim.LBFGS([x], 1, 500, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe")
+
+        def closure(x: torch.nn.Parameter = x, function: object = function) -> torch.Tensor:
+            x.grad = None
+            loss: torch.Tensor = function(x)  # type: ignore[operator]
+            loss.backward()
+            return loss
+
+        opt.step(closure)
+        assert float(function(x.detach())) == pytest.approx(least, abs=1e-9)
+
+
+def test_newtons_method_in_disguise_is_recognized() -> None:
+    """Without noise BFGS is exact after a few pairs and PSGD approaches; a minimization that fails is told."""
+    found = psgd.estimates(0.0, 3, 1500, seed=1)
+    assert found["bfgs"][-1] < 1e-8
+    assert found["psgd"][-1] < 5e-3
+    run = psgd.minimize(psgd.rosenbrock(1), "sgd", 10.0, 50)
+    assert not run.solved
+    assert run.steps == run.gradients == 50
+    assert psgd.minimize(psgd.logistic(1), "lbfgs", 1.0, 500).solved

@@ -29,6 +29,7 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "psgd": "psgd",
     "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",

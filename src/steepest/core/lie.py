@@ -56,7 +56,7 @@ def initial_scale(h: Tensor, v: Tensor | None = None) -> Tensor:
     """
     largest = h.abs().amax()
     unit = torch.where(largest > 0, largest, 1.0)  # h^4 itself would underflow in float32
-    quartic = (h / unit).pow(4).mean()
+    quartic = (h / unit).square().square().mean()
     scale = torch.where(quartic > 0, quartic, 1.0).pow(-0.125) * unit.rsqrt()
     return scale if v is None else scale * v.square().mean().pow(0.25)
 
@@ -143,17 +143,16 @@ def kron_apply(factors: Sequence[Tensor], g: Tensor, fast: bool = False) -> Tens
     Rounding an entry of a factor relative to itself does no harm to what a diagonal scaling makes ill-conditioned, only
     to condition numbers beyond some hundreds that remain after the best scaling.
     """
-    dtype, t = g.dtype, g
+    t = g
     for dim, q in enumerate(factors):
         if q.dim() == 2:
-            own = fast_dtype(q) if fast and len(q) >= FAST_FROM else dtype
+            own = fast_dtype(q) if fast and len(q) >= FAST_FROM else g.dtype
             q, t = q.to(own), t.to(own)
             t = _along(t, q.mT @ q, dim)  # symmetric, and smaller than the tensor
-    t = t.to(dtype)
     for dim, q in enumerate(factors):
         if q.dim() == 1:
-            t = _along(t, q * q, dim)
-    return t
+            t = _along(t, q * q, dim)  # in the dtype of q
+    return t.to(g.dtype)
 
 
 def kron_fit(
@@ -189,6 +188,8 @@ def _along(t: Tensor, q: Tensor, dim: int) -> Tensor:
         return t * q.reshape(-1, *[1] * (t.dim() - 1 - dim))
     if dim == t.dim() - 1:
         return t @ q.mT
+    if t.dim() == 2:  # as a product of matrices, which may be faster than a batch of one
+        return q @ t
     return (q @ t.reshape(-1, len(q), math.prod(t.shape[dim + 1 :]))).reshape(t.shape)
 
 
@@ -297,7 +298,7 @@ def _solve(matrix: Tensor, vector: Tensor) -> Tensor:
 
 def xmat_map(diagonal: Tensor, anti: Tensor, h: Tensor) -> Tensor:
     r""":math:`Qh` for :math:`Q = \operatorname{diag}(a) + \operatorname{antidiag}(b)`."""
-    return diagonal * h + anti * h.flip(0)
+    return torch.addcmul(diagonal * h, anti, h.flip(0))
 
 
 def xmat_pull(diagonal: Tensor, anti: Tensor, v: Tensor) -> Tensor:
@@ -308,8 +309,8 @@ def xmat_pull(diagonal: Tensor, anti: Tensor, v: Tensor) -> Tensor:
 
 def xmat_apply(diagonal: Tensor, anti: Tensor, g: Tensor) -> Tensor:
     """:math:`Pg`."""
-    cross = diagonal * anti
-    return (diagonal.square() + anti.square().flip(0)) * g + (cross + cross.flip(0)) * g.flip(0)
+    g = xmat_map(diagonal, anti, g)
+    return torch.addcmul((anti * g).flip(0), diagonal, g)
 
 
 def xmat_fit(

@@ -52,8 +52,8 @@ class RuleOptimizer(Optimizer):
     """A ``torch.optim.Optimizer`` made of a pure update rule.
 
     Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
-    ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative`` and
-    ``fallback``; their ``__init__`` spells the settings out and passes them on.
+    ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative``,
+    ``full_precision`` and ``fallback``; their ``__init__`` spells the settings out and passes them on.
 
     Args:
         params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
@@ -90,6 +90,7 @@ class RuleOptimizer(Optimizer):
     ranges: ClassVar[Mapping[str, Range]] = {}
     static: ClassVar[tuple[str, ...]] = ()
     nonnegative: ClassVar[tuple[str, ...]] = ()
+    full_precision: ClassVar[tuple[str, ...]] = ()
     complex_as_real: ClassVar[bool] = True
     fallback: ClassVar[Rule | None] = None
     algorithm: ClassVar[Rule]
@@ -112,6 +113,7 @@ class RuleOptimizer(Optimizer):
                 ranges=cls.ranges,
                 static=cls.static,
                 nonnegative=cls.nonnegative,
+                full_precision=cls.full_precision,
                 complex_as_real=cls.complex_as_real,
             )
 

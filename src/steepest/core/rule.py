@@ -71,6 +71,7 @@ class Rule:
         ranges: the allowed values.
         static: settings and coefficients that select code (flags, names) rather than enter the arithmetic.
         nonnegative: state tensors without negative entries (second moments), which low-precision storage gains from.
+        full_precision: state tensors, by the beginnings of their names, that are never stored in low precision.
         complex_as_real: whether a complex parameter may be treated as pairs of reals, as torch.optim does.
     """
 
@@ -84,6 +85,7 @@ class Rule:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     static: tuple[str, ...] = ()
     nonnegative: tuple[str, ...] = ()
+    full_precision: tuple[str, ...] = ()
     complex_as_real: bool = True
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class Store:
         x = torch.empty(p.shape, dtype=p.dtype, device="meta")
         entries: dict[str, Tensor] = {}
         for name, t in rule.make_state(x, group).items():
-            entries |= layout(name, as_state(t, x), self._kind(t, x), name in rule.nonnegative)
+            entries |= layout(name, as_state(t, x), self._kind(rule, name, t, x), name in rule.nonnegative)
         if self._compensates(p):
             entries[COMPENSATION] = x
         return entries
@@ -127,9 +127,9 @@ class Store:
     def _widens(self, p: Tensor) -> bool:
         return self._compensates(p) or (self.rounding == "stochastic" and p.dtype == torch.bfloat16)
 
-    def _kind(self, t: Tensor, p: Tensor) -> StateDtype:
-        """Kronecker factors and the like need their digits."""
-        return self.state_dtype if t.shape == p.shape else "float32"
+    def _kind(self, rule: Rule, name: str, t: Tensor, p: Tensor) -> StateDtype:
+        """Kronecker factors and the like need their digits, also where they happen to have the parameter's shape."""
+        return self.state_dtype if t.shape == p.shape and not name.startswith(rule.full_precision) else "float32"
 
     def _stored(self, rule: Rule, name: str, t: Tensor, p: Tensor, step: int, compiled: bool) -> dict[str, Tensor]:
-        return encode(name, t, self._kind(t, p), name in rule.nonnegative, step, compiled)
+        return encode(name, t, self._kind(rule, name, t, p), name in rule.nonnegative, step, compiled)

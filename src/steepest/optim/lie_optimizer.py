@@ -15,7 +15,7 @@ from ..core.ranges import EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Integer, O
 from ..core.rule import Rule
 from ..core.sharding import is_sharded
 
-__all__ = ["Curvature", "LieOptimizer", "descend", "draw", "fitting_pair", "starting"]
+__all__ = ["Curvature", "LieOptimizer", "average", "descend", "draw", "fitting_pair", "starting"]
 
 Curvature = Literal["gradient", "momentum", "hessian"]
 #: The published schedule of the probability to refit: 1 for this many steps, then falling at this rate to the last.
@@ -31,6 +31,7 @@ class LieOptimizer(RuleOptimizer):
 
     granularity = "shaped"
     complex_as_real = False
+    full_precision = ("lipschitz", "factor", "left", "right", "diagonal", "anti")
     static = ("curvature", "clip_rms", "clip_value", "init_scale", "refit", "count", "step", "seed", "fast_products")
     ranges: ClassVar[Mapping[str, Range]] = {
         "lr": STEP_SIZE,
@@ -138,11 +139,18 @@ def draw(like: Tensor, *keys: int | str) -> Tensor:
     return normal(flat, *keys).reshape(like.shape).to(like.dtype)
 
 
-def starting(lipschitz: Tensor, h: Tensor, v: Tensor | None, init_scale: float | None) -> Tensor | float:
+def starting(lipschitz: Tensor, v: Tensor, h: Tensor, settings: Mapping[str, Any]) -> Tensor | float:
     """What Q is multiplied by before it is fitted: its first scale, where it has none and was never fitted."""
-    if init_scale is not None:
+    observed = settings["curvature"] == "hessian"
+    if settings["init_scale"] is not None or (settings["count"] > 1 and not observed):
         return 1.0
-    return torch.where((lipschitz == 0).all(), initial_scale(h, v), 1.0)
+    return torch.where((lipschitz == 0).all(), initial_scale(h, v if observed else None), 1.0)
+
+
+def average(momentum: Tensor, g: Tensor, weight: float) -> Tensor:
+    """The momentum with the present gradient."""
+    # Several times faster than torch.lerp on a CPU, and in place since fresh memory costs more than the arithmetic.
+    return ((1 - weight) * momentum).add_(g, alpha=weight)
 
 
 def fitting_pair(g: Tensor, momentum: Tensor, curvature: str, seed: int, step: int, damping: float) -> Any:
@@ -160,7 +168,7 @@ def descend(
         rms = torch.linalg.vector_norm(u) / u.numel() ** 0.5
         factor = (clip_rms / rms.clamp_min(torch.finfo(u.dtype).tiny)).clamp_max(1.0)
     if clip_value is not None:
-        u = u.clamp(-clip_value / factor, clip_value / factor)  # the factor comes in the last operation, in one pass
+        u, factor = (factor * u).clamp_(-clip_value, clip_value), u.new_ones(())
     if not (isinstance(weight_decay, float) and weight_decay == 0):
         x = (1 - lr * weight_decay) * x
     return torch.addcmul(x, u, (-lr * factor).to(x.dtype))

@@ -109,6 +109,8 @@ class OptimisticAMSGrad(RuleOptimizer):
         }
         super().__init__(params, settings, **common)
 
+    full_precision = ("base",)  # it is a parameter, and what rounding takes from it is lost
+
     @staticmethod
     def state_tensors(x: Tensor, settings: Mapping[str, Any]) -> dict[str, Tensor]:  # type: ignore[override]
         start = torch.full_like(x, settings["eps"], dtype=compute_dtype(x.dtype))  # too small for float16

@@ -11,7 +11,7 @@ from ..core.lie import lra_apply, lra_fit
 from ..core.optimizer import Common, Parameters
 from ..core.ranges import Integer
 from ..core.rule import compute_dtype
-from .lie_optimizer import Curvature, LieOptimizer, descend, draw, fitting_pair, starting
+from .lie_optimizer import Curvature, LieOptimizer, average, descend, draw, fitting_pair, starting
 from .psgd import PAPERS
 
 __all__ = ["CARD", "PSGDLRA"]
@@ -108,11 +108,10 @@ class PSGDLRA(LieOptimizer):
     @staticmethod
     def fit(v: Tensor, h: Tensor, lipschitz: Tensor, *factors: Tensor, **settings: Any) -> tuple[Tensor, ...]:
         left, right, diagonal = factors
-        own = v if settings["curvature"] == "hessian" else None
         left, right, diagonal, lipschitz = lra_fit(
             left,
             right,
-            starting(lipschitz, h, own, settings["init_scale"]) * diagonal,
+            starting(lipschitz, v, h, settings) * diagonal,
             lipschitz,
             v.reshape(-1),
             h.reshape(-1),
@@ -147,7 +146,7 @@ class PSGDLRA(LieOptimizer):
         step: int,
         seed: int,
     ) -> tuple[Tensor, ...]:
-        momentum = torch.lerp(momentum, g, weight)
+        momentum = average(momentum, g, weight)
         if refit:
             v, h = fitting_pair(g, momentum, curvature, seed, step, damping)
             lipschitz, left, right, diagonal = PSGDLRA.fit(

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..core.card import Float, MethodCard
 from ..core.lie import xmat_apply, xmat_fit
 from ..core.optimizer import Common, Parameters
-from .lie_optimizer import Curvature, LieOptimizer, descend, fitting_pair, starting
+from .lie_optimizer import Curvature, LieOptimizer, average, descend, fitting_pair, starting
 from .psgd import PAPERS
 
 __all__ = ["CARD", "PSGDXMat"]
@@ -97,8 +97,7 @@ class PSGDXMat(LieOptimizer):
     @staticmethod
     def fit(v: Tensor, h: Tensor, lipschitz: Tensor, *factors: Tensor, **settings: Any) -> tuple[Tensor, ...]:
         diagonal, anti = factors
-        own = v if settings["curvature"] == "hessian" else None
-        scale = starting(lipschitz, h, own, settings["init_scale"])
+        scale = starting(lipschitz, v, h, settings)
         diagonal, anti, lipschitz = xmat_fit(
             scale * diagonal,
             scale * anti,
@@ -130,10 +129,11 @@ class PSGDXMat(LieOptimizer):
         clip_rms: float | None,
         clip_value: float | None,
         refit: bool,
+        count: int,
         step: int,
         seed: int,
     ) -> tuple[Tensor, ...]:
-        momentum = torch.lerp(momentum, g, weight)
+        momentum = average(momentum, g, weight)
         if refit:
             v, h = fitting_pair(g, momentum, curvature, seed, step, damping)
             lipschitz, diagonal, anti = PSGDXMat.fit(
@@ -146,6 +146,7 @@ class PSGDXMat(LieOptimizer):
                 init_scale=init_scale,
                 precond_lr=precond_lr,
                 lipschitz_beta=lipschitz_beta,
+                count=count,
             )
         direction = xmat_apply(diagonal, anti, momentum.reshape(-1)).reshape(x.shape)
         return descend(x, direction, lr, weight_decay, clip_rms, clip_value), momentum, lipschitz, diagonal, anti

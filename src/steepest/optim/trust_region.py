@@ -154,6 +154,7 @@ class ExtrapolatedTrustRegion(_TrustRegion):
     """
 
     state_tensors = {"point": torch.clone, "momentum": torch.zeros_like}
+    full_precision = ("point",)  # it is a parameter, and what rounding takes from it is lost
 
     @staticmethod
     def rule(
