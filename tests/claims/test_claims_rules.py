@@ -218,6 +218,17 @@ WINNER: dict[str, dict[str, Any]] = {
         "convolutional_drop_muon_test_points": -0.2,
         "perceptron_drop_muon_speed_up": 1.3,
     },
+    "psgd": {
+        "seeds": 5,
+        **{k: v for n in ("0", "0.01", "0.1") for k, v in spread(f"log10_error_ratio_noise_{n}", -2.0, -1.0).items()},
+        **{
+            k: v
+            for what in ("steps", "seconds", "gradients")
+            for problem in ("rosenbrock", "logistic")
+            for rival in ("adam", "sgd", "lbfgs")
+            for k, v in spread(f"log10_{what}_ratio_{problem}_{rival}", -1.0, -0.5).items()
+        },
+    },
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -409,6 +420,17 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("drop-muon", spread("convolutional_drop_muon_speed_up", 0.6, 0.8), NO),
     ("drop-muon", spread("convolutional_drop_muon_speed_up", None, None), UNKNOWN),
     ("drop-muon", {"perceptron_drop_muon_speed_up": None}, YES),
+    # PSGD: each part open or refuted; estimation without noise does not count; neither of the first two.
+    ("psgd", spread("log10_error_ratio_noise_0", 1.0, 2.0), YES),
+    ("psgd", spread("log10_error_ratio_noise_0.1", -0.5, 0.1), PARTLY),
+    ("psgd", spread("log10_steps_ratio_logistic_sgd", -0.5, 0.1), PARTLY),
+    ("psgd", spread("log10_seconds_ratio_rosenbrock_adam", 0.1, 0.2), PARTLY),
+    ("psgd", spread("log10_gradients_ratio_logistic_lbfgs", 0.1, 0.2), PARTLY),
+    (
+        "psgd",
+        {**spread("log10_error_ratio_noise_0.01", 0.1, 0.2), **spread("log10_steps_ratio_rosenbrock_adam", 0.1, 0.2)},
+        NO,
+    ),
 ]
 
 
