@@ -108,8 +108,9 @@ def test_buffers_are_what_is_measured(name: str) -> None:
         pytest.skip("keeps flat histories, not buffers per parameter")
     net = nn.Sequential(nn.Linear(16, 16, bias=False), nn.Linear(16, 16, bias=False))
     opt = entry.build(net)
-    net(torch.randn(3, 16)).sum().backward()
-    opt.step()
+    loss = net(torch.randn(3, 16)).square().sum()
+    loss.backward()
+    opt.step(lambda: loss)
     p = net[0].weight
     held = sum(v.numel() for v in opt.state[p].values() if isinstance(v, torch.Tensor) and v.shape == p.shape)
     assert held == entry.buffers * p.numel()

@@ -333,7 +333,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         right.plot([index] * len(values), values, MARKERS[index], color=COLOURS[index], alpha=0.4)
         if values:
             right.plot([index - 0.3, index + 0.3], [float(np.mean(values))] * 2, color=COLOURS[index], linewidth=2.5)
-    left.set_xticks(range(len(names)), names, fontsize=8.5)
+    left.set_xticks(range(len(names)), names, fontsize=7.5)
+    left.set_axisbelow(True)
     left.set_ylabel("starts that find the minimum (%)")
     left.set_ylim(0, 135)
     left.set_yticks(range(0, 101, 20))
