@@ -170,8 +170,8 @@ def test_no_orthogonalization_of_dropped_layers(monkeypatch: pytest.MonkeyPatch)
     from steepest.optim import muon
 
     seen: list[int] = []
-    original = muon.polar_express
-    monkeypatch.setattr(muon, "polar_express", lambda m, steps: (seen.append(len(m)), original(m, steps))[1])
+    original = muon.orthogonalize
+    monkeypatch.setattr(muon, "orthogonalize", lambda m, *how: (seen.append(len(m)), original(m, *how))[1])
     net = perceptron()
     train(net, DropMuon(net, probabilities=cut_at(2)), 1)
     assert sum(seen) == 2  # layers 2 and 3; the last is the head, which follows AdamW
@@ -181,8 +181,8 @@ def test_equal_layers_are_updated_together_whatever_they_have_missed(monkeypatch
     from steepest.optim import muon
 
     seen: list[int] = []
-    original = muon.polar_express
-    monkeypatch.setattr(muon, "polar_express", lambda m, steps: (seen.append(len(m)), original(m, steps))[1])
+    original = muon.orthogonalize
+    monkeypatch.setattr(muon, "orthogonalize", lambda m, *how: (seen.append(len(m)), original(m, *how))[1])
     net = perceptron()
     opt = DropMuon(net, probabilities=cut_at(2))
     train(net, opt, 2)

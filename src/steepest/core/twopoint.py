@@ -153,7 +153,7 @@ class TwoPointOptimizer(RuleOptimizer):
                 raise TypeError(
                     f"{type(self).__name__}: exact=True evaluates two gradients per step: call step(closure)"
                 )
-            return super().step(loss=loss)
+            return super().advance(None, loss)
         held = {p: self.state[p][self.PREVIOUS] for p in exact if self.state.get(p)}
         if held and not self._look_back(closure, held):
             self.skipped_steps += 1
