@@ -140,3 +140,20 @@ def test_transformer_is_causal():
     before, after = model(tokens), model(changed)
     assert torch.allclose(before[0, :5], after[0, :5], atol=1e-6)
     assert not torch.allclose(before[0, 5:], after[0, 5:], atol=1e-4)
+
+
+def test_methods_that_sample_targets_need_a_task_that_can() -> None:
+    from dataclasses import replace
+
+    from steepest.arena.plan import Options, make_plan
+
+    task = load_task("digits-mlp")
+    assert [c.name for c in make_plan([task], ["sophia", "adahessian"], Options()).cards] == [
+        "adamw",
+        "sophia",
+        "adahessian",
+    ]
+    bare = replace(task, sample=None)
+    with pytest.raises(BadInput, match="method 'sophia' needs sampled targets, which the task does not offer"):
+        make_plan([bare], ["sophia"], Options())
+    assert "sophia" not in {c.name for c in make_plan([bare], "all", Options()).cards}

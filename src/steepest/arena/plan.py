@@ -5,7 +5,7 @@ import math
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ __all__ = ["DEFAULT_METHODS", "Options", "Plan", "PlannedTask", "make_plan"]
 
 #: The methods that ``steepest compare TASK`` compares unless told otherwise.
 DEFAULT_METHODS = ("adamw", "sgd", "lion", "muon", "ademamix", "adabelief", "adamp", "diffgrad")
-#: What a task can offer a method.
-OFFERED = frozenset({"gradient", "closure"})
+#: What every task can offer a method; a task with ``sample`` offers targets drawn from the model besides.
+OFFERED = frozenset({"gradient", "closure", "hvp"})
 #: Version of ``plan.json`` and of the studies' definitions.
 SCHEMA = 1
 
@@ -203,7 +203,9 @@ def make_plan(tasks: Sequence[str | Task], methods: Sequence[str | MethodCard] |
     """
     if not tasks:
         raise BadInput(f"a task is needed; {did_you_mean('', _task_names())}")
-    cards, notes = _cards(methods, options.baseline)
+    loaded = [load_task(task) for task in tasks]
+    sampled = {"sampled targets"} if all(task.sample is not None for task in loaded) else set()
+    cards, notes = _cards(methods, options.baseline, OFFERED | sampled)
     planned = tuple(_planned(t, options) for t in tasks)
     names = [t.info.name for t in planned]
     for name in names:
@@ -227,9 +229,11 @@ def _task_names() -> list[str]:
     return names()
 
 
-def _cards(methods: Sequence[str | MethodCard] | str, baseline: str) -> tuple[tuple[MethodCard, ...], tuple[str, ...]]:
+def _cards(
+    methods: Sequence[str | MethodCard] | str, baseline: str, offered: Set[str]
+) -> tuple[tuple[MethodCard, ...], tuple[str, ...]]:
     if methods == "all" or list(methods) == ["all"]:
-        cards = [c for c in catalogue.cards("optim").values() if c.needs <= OFFERED]
+        cards = [c for c in catalogue.cards("optim").values() if c.needs <= offered]
     else:
         given = [methods] if isinstance(methods, str) else methods
         cards = [m if isinstance(m, MethodCard) else catalogue.card(m) for m in given]
@@ -241,11 +245,11 @@ def _cards(methods: Sequence[str | MethodCard] | str, baseline: str) -> tuple[tu
     for card in cards:
         if card.room != "optim":
             raise BadInput(f"method {card.name!r} is a solver ({card.room}), not an optimizer that trains models")
-        missing = sorted(card.needs - OFFERED)
+        missing = sorted(card.needs - offered)
         if missing:
             raise BadInput(
-                f"method {card.name!r} needs {', '.join(missing)}, which the arena's tasks do not offer "
-                f"(they offer {', '.join(sorted(OFFERED))})"
+                f"method {card.name!r} needs {', '.join(missing)}, which the task does not offer "
+                f"(it offers {', '.join(sorted(offered))})"
             )
         if "/" in card.name:
             raise BadInput(f"method names must not contain '/', got {card.name!r}")
