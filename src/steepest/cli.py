@@ -199,7 +199,9 @@ def claims(
     room: Annotated[str | None, typer.Option(help="Of one room only.", show_default="all")] = None,
     out: Annotated[Path, typer.Option(help="Folder for evidence, figures and pages.")] = Path("claims"),
     seed: Annotated[int, typer.Option(help="The base seed.")] = 0,
-    pages: Annotated[bool, typer.Option(help="Only write the pages again, from the evidence in the folder.")] = False,
+    pages: Annotated[
+        bool, typer.Option(help="Run nothing: print what the evidence in the folder says and write its pages again.")
+    ] = False,
 ) -> None:
     """Test every claim, one after the other, and print the ledger."""
     from .claims.commands import claims_command

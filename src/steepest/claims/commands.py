@@ -66,7 +66,7 @@ def claims_command(
         room: only the methods of this room.
         out: where evidence, figures and pages go.
         seed: the base seed.
-        pages: run nothing; write figures and pages anew from the evidence in ``out``.
+        pages: run nothing; print what the evidence in ``out`` says, and write its figures and pages anew.
         console: where to print.
 
     Returns:
@@ -85,6 +85,9 @@ def claims_command(
     lost = 0
     if pages:
         rewrite_pages(folder)
+        for entry in ledger(folder, room):
+            if entry.evidence is not None:
+                _print(entry.evidence, console)
     for name in registry() if not pages else ():
         if room is not None and cards()[name].room != room:
             continue
