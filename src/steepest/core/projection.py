@@ -1,4 +1,4 @@
-"""Row-wise views of tensors and the projection onto the tangent space of scale-invariant weights."""
+"""The projection onto the tangent space of scale-invariant weights."""
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ def remove_radial(update: Tensor, x: Tensor, g: Tensor, *, delta: float, eps: fl
     ``(out, rest)`` view are tried, then the whole tensor as one row. Then each row of the update is projected:
     :math:`p_i - \langle \hat w_i, p_i \rangle \hat w_i` with :math:`\hat w_i = w_i / (\|w_i\| + \varepsilon)`.
 
+    Four sums per row are all that is needed of the tensors, and the whole tensor's are their sums: compiled, that is one
+    pass that reads and one that writes.
+
     Args:
         update, x, g: update, weight and raw gradient, of one shape with at least two dimensions.
         delta: threshold of the test, in units of what a random direction gives.
@@ -22,16 +25,19 @@ def remove_radial(update: Tensor, x: Tensor, g: Tensor, *, delta: float, eps: fl
     Returns:
         The update, projected where the test passes, and a 0-dim bool tensor: whether it passed.
     """
-    by_row, row_test = _project(update, x, g, x.shape[0], delta, eps)
-    whole, whole_test = _project(update, x, g, 1, delta, eps)
-    projected = torch.where(row_test, by_row, torch.where(whole_test, whole, update))
-    return projected, row_test | whole_test
+    w, p, d = (t.reshape(x.shape[0], -1) for t in (x, update, g))
+    sums = [(a * b).sum(1, keepdim=True) for a, b in ((w, w), (w, d), (d, d), (w, p))]
+    by_row, row_test = _radial(*sums, delta / w.shape[1] ** 0.5, eps)
+    whole, whole_test = _radial(*(s.sum(0, keepdim=True) for s in sums), delta / (w.shape[0] * w.shape[1]) ** 0.5, eps)
+    factor = torch.where(row_test, by_row, torch.where(whole_test, whole, torch.zeros_like(whole)))
+    return (p - factor * w).reshape(update.shape), row_test | whole_test
 
 
-def _project(update: Tensor, x: Tensor, g: Tensor, rows: int, delta: float, eps: float) -> tuple[Tensor, Tensor]:
-    w, p, g = (t.reshape(rows, -1) for t in (x, update, g))
-    norm = torch.linalg.vector_norm(w, dim=1)
-    cosine = (w * g).sum(1).abs() / (norm * torch.linalg.vector_norm(g, dim=1)).clamp_min(eps)
-    unit = w / (norm + eps).unsqueeze(1)
-    radial = (unit * p).sum(1, keepdim=True)
-    return (p - unit * radial).reshape(update.shape), cosine.max() < delta / w.shape[1] ** 0.5
+def _radial(ww: Tensor, wg: Tensor, gg: Tensor, wp: Tensor, threshold: float, eps: float) -> tuple[Tensor, Tensor]:
+    """What multiplies the weight in the radial part, from the inner products of each row; and whether the test passes.
+
+    Sums are over what is one row: squares of entries far below 1e-19 vanish in float32, and their row with them.
+    """
+    norm = torch.sqrt(ww)
+    cosine = wg.abs() / (norm * torch.sqrt(gg)).clamp_min(eps)
+    return wp / (norm + eps).square(), cosine.max() < threshold
