@@ -9,6 +9,7 @@ from steepest.bench import step as bench
 from steepest.bench.contenders import CONTENDERS, REFERENCE, Contender
 from steepest.bench.step import StepRow
 from steepest.bench.worker import gpt_shapes, orthogonality_error, parameters
+from steepest.catalogue import card
 from steepest.cli import main
 from steepest.core.errors import UnknownName
 
@@ -18,8 +19,13 @@ def test_bytes_per_element_of_adamw_is_28() -> None:
     assert REFERENCE.bytes_per_element == 28
 
 
-# The compiled engine has the same state as the eager one.
-EAGER = [c for c in CONTENDERS if c.package in ("steepest", "torch") and c.variant != "compiled"]
+# The compiled engine has the same state as the eager one. Matrix methods are not measured per byte.
+EAGER = [c for c in CONTENDERS if c.package in ("steepest", "torch") and c.variant != "compiled" and not c.matrices]
+
+
+@pytest.mark.parametrize("contender", [c for c in CONTENDERS if c.goal is not None], ids=lambda c: c.key)
+def test_bytes_are_counted_with_the_buffers_of_the_card(contender: Contender) -> None:
+    assert contender.buffers == card(contender.method).buffers
 
 
 @pytest.mark.parametrize("contender", EAGER, ids=lambda c: c.key)

@@ -3,7 +3,7 @@
 import importlib
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -68,18 +68,36 @@ def _make(target: str, params: Sequence[Tensor], **settings: Any) -> Any:
     return getattr(importlib.import_module(module), name)(params, **settings)
 
 
-def _ours(method: str, name: str, buffers: int, goal: float | None = 1.25) -> list[Contender]:
+def _ours(
+    method: str,
+    name: str,
+    buffers: int,
+    goal: float | None = 1.25,
+    *,
+    matrices: bool = False,
+    engines: Sequence[str] = ("compiled",),
+    **settings: Any,
+) -> list[Contender]:
     return [
         Contender(
             method,
             "steepest",
             engine,
-            partial(_make, f"steepest.optim:{name}", engine=engine),
+            partial(_make, f"steepest.optim:{name}", engine=engine, **settings),
             buffers,
+            matrices,
             goal=goal if engine == "compiled" else None,
         )
-        for engine in ("compiled", "eager")
+        for engine in engines
     ]
+
+
+def _matrix(
+    method: str, name: str, variant: str = "default", buffers: float = 1, interval: int = 1, **settings: Any
+) -> Contender:
+    """One of ours for matrices, measured on those; goals, if there are some, are set with ``replace``."""
+    build = partial(_make, f"steepest.optim:{name}", **settings)
+    return Contender(method, "steepest", variant, build, buffers, True, interval)
 
 
 def _eight_bits(method: str, name: str, buffers: int, memory_goal: float) -> Contender:
@@ -94,9 +112,10 @@ def _peer(
     buffers: int,
     variant: str = "default",
     matrices: bool = False,
+    interval: int = 1,
     **settings: Any,
 ) -> Contender:
-    return Contender(method, package, variant, partial(_make, target, **settings), buffers, matrices)
+    return Contender(method, package, variant, partial(_make, target, **settings), buffers, matrices, interval)
 
 
 _PO = "pytorch_optimizer"
@@ -109,46 +128,94 @@ def _marked(params: Sequence[Tensor], **settings: Any) -> Any:
 
 REFERENCE = _peer("adamw", "torch", "torch.optim:AdamW", 2, "fused", fused=True)
 
+_BOTH = ("compiled", "eager")
+#: Steps between two refreshes: Shampoo's lower end in its paper; for PSGD the probability with which the authors'
+#: schedule ends, 0.03.
+_EVERY, _PSGD_EVERY = 20, 33
+
 CONTENDERS: tuple[Contender, ...] = (
     REFERENCE,
     _peer("adamw", "torch", "torch.optim:AdamW", 2, "foreach", foreach=True),
     _peer("adamw", "heavyball", "heavyball:AdamW", 2),
-    *_ours("lion", "Lion", 1),
+    # Element by element.
+    *_ours("lion", "Lion", 1, engines=_BOTH),
     _eight_bits("lion", "Lion", 1, memory_goal=1.1),
     _peer("lion", _PO, f"{_PO}:Lion", 1),
-    *_ours("adabelief", "AdaBelief", 2),
+    *_ours("adabelief", "AdaBelief", 2, engines=_BOTH),
     _eight_bits("adabelief", "AdaBelief", 2, memory_goal=2.1),
     _peer("adabelief", _PO, f"{_PO}:AdaBelief", 2),
     *_ours("diffgrad", "DiffGrad", 3),
     _peer("diffgrad", _PO, f"{_PO}:DiffGrad", 3),
-    *_ours("ademamix", "AdEMAMix", 3),
+    *_ours("ademamix", "AdEMAMix", 3, engines=_BOTH),
     _peer("ademamix", _PO, f"{_PO}:AdEMAMix", 3),
     _peer("ademamix", "heavyball", "heavyball:AdEMAMix", 3, betas=(0.9, 0.999, 0.9999)),
     *_ours("adabound", "AdaBound", 2),
     _peer("adabound", _PO, f"{_PO}:AdaBound", 2),
     *_ours("amsbound", "AMSBound", 3),
-    *_ours("adamp", "AdamP", 2, goal=2.0),
+    *_ours("amsgrad", "AMSGrad", 3),
+    _peer("amsgrad", "torch", "torch.optim:AdamW", 3, "fused", fused=True, amsgrad=True),
+    *_ours("adamomentum", "AdaMomentum", 2),
+    *_ours("ano", "Ano", 2),
+    _peer("ano", _PO, f"{_PO}:Ano", 2),
+    *_ours("anolog", "Anolog", 2),
+    *_ours("sophia", "Sophia", 2),
+    *_ours("induced-metric", "InducedMetric", 1, goal=None),
+    *_ours("induced-metric-rms", "InducedMetricRMS", 2, goal=None),
+    # Whole tensors.
+    *_ours("adamp", "AdamP", 2, goal=2.0, engines=_BOTH),
     _peer("adamp", _PO, f"{_PO}:AdamP", 2),
-    *_ours("sgdp", "SGDP", 1, goal=None),
+    *_ours("sgdp", "SGDP", 1, goal=2.0),
     _peer("sgdp", _PO, f"{_PO}:SGDP", 1, lr=0.1),
-    Contender("muon", "steepest", "polar-express", partial(_make, "steepest.optim:Muon"), 1, matrices=True, lead=2.0),
-    Contender(
-        "muon",
-        "steepest",
-        "polar-express, 5 steps",
-        partial(_make, "steepest.optim:Muon", orthogonalization_steps=5),
-        1,
-        matrices=True,
-    ),
-    Contender(
-        "muon",
-        "steepest",
-        "newton-schulz",
-        partial(_make, "steepest.optim:Muon", orthogonalization="newton-schulz"),
-        1,
-        matrices=True,
-    ),
+    *_ours("marsadamw", "MARSAdamW", 3, goal=2.0),
+    _peer("marsadamw", _PO, f"{_PO}:MARS", 3),
+    *_ours("marslion", "MARSLion", 2, goal=2.0),
+    *_ours("auon", "AuON", 1, goal=2.0, matrices=True),
+    *_ours("reg", "REG", 1, goal=2.0, matrices=True),
+    # Matrices.
+    replace(_matrix("muon", "Muon", "polar-express"), lead=2.0),
+    _matrix("muon", "Muon", "polar-express, 5 steps", orthogonalization_steps=5),
+    _matrix("muon", "Muon", "newton-schulz", orthogonalization="newton-schulz"),
     _peer("muon", "torch", "torch.optim:Muon", 1, matrices=True),
     Contender("muon", _PO, "default", _marked, 1, matrices=True),
     _peer("muon", "heavyball", "heavyball:Muon", 1, matrices=True),
+    _matrix("marsshampoo", "MARSShampoo", buffers=2),
+    _matrix("asgo", "ASGO", buffers=2),
+    _matrix("frugal", "FRUGAL", "columns", buffers=0.5, projection="columns"),
+    replace(
+        _matrix("shampoo", "Shampoo", f"roots every {_EVERY}", 6, _EVERY, precondition_every=_EVERY, start=1),
+        step_goal=3.0,
+        lead=2.0,
+    ),
+    replace(
+        _matrix("shampoo", "Shampoo", "roots every 100", 6, 100, precondition_every=100, statistics_every=10, start=1),
+        step_goal=3.0,
+    ),
+    _peer(
+        "shampoo",
+        _PO,
+        f"{_PO}:ScalableShampoo",
+        6,
+        f"roots every {_EVERY}",
+        matrices=True,
+        interval=_EVERY,
+        preconditioning_compute_steps=_EVERY,
+        start_preconditioning_step=1,
+        block_size=128,
+    ),
+    replace(
+        _matrix("psgd", "PSGD", f"refitted every {_PSGD_EVERY}", 3, _PSGD_EVERY, update_probability=1 / _PSGD_EVERY),
+        step_goal=3.0,
+        lead=2.0,
+    ),
+    _peer(
+        "psgd",
+        "heavyball",
+        "heavyball:PSGDKron",
+        3,
+        f"refitted every {_PSGD_EVERY}",
+        matrices=True,
+        interval=_PSGD_EVERY,
+        preconditioner_update_probability=1 / _PSGD_EVERY,
+        max_size_triangular=8192,
+    ),
 )

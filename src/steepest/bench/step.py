@@ -117,7 +117,7 @@ def _row(contender: Contender, elements: int, threads: int, rounds: int, timeout
         milliseconds=result["milliseconds"],
         per_step=result["per_step"],
         state_bytes=result["state_bytes"],
-        per_byte=None if contender.matrices else result["per_byte"],
+        per_byte=None if contender.matrices and contender.goal is None else result["per_byte"],
         first_step_cold=result["first_step_seconds"],
         first_step_warm=warm["first_step_seconds"] if warm else None,
         recompilations=result["recompilations"],

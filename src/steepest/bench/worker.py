@@ -67,7 +67,8 @@ def measure(key: str, elements: int, threads: int, rounds: int) -> dict[str, Any
     grads, rival_grads = _gradients(params), _gradients(rivals)
     first = _milliseconds(optimizer.step, params, grads) / 1e3
     count = sum(p.numel() for p in params)
-    for _ in range(3 if first < SLOW else 1):
+    warm_up = max(3, contender.interval - 1) if contender.matrices and contender.package == "steepest" else 3
+    for _ in range(warm_up if first < SLOW else 1):
         _milliseconds(optimizer.step, params, grads)
         _milliseconds(reference.step, rivals, rival_grads)
     own: list[float] = []

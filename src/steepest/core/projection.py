@@ -14,8 +14,8 @@ def remove_radial(update: Tensor, x: Tensor, g: Tensor, *, delta: float, eps: fl
     ``(out, rest)`` view are tried, then the whole tensor as one row. Then each row of the update is projected:
     :math:`p_i - \langle \hat w_i, p_i \rangle \hat w_i` with :math:`\hat w_i = w_i / (\|w_i\| + \varepsilon)`.
 
-    Four sums per row are all that is needed of the tensors, and the whole tensor's are their sums: compiled, that is one
-    pass that reads and one that writes.
+    Four sums per row are all that is needed of the tensors, and the whole tensor's are their sums: compiled, that is
+    one pass that reads and one that writes.
 
     Args:
         update, x, g: update, weight and raw gradient, of one shape with at least two dimensions.
