@@ -1,9 +1,11 @@
 """MkDocs hooks: the pages that are generated, so that they cannot fall behind the code.
 
-``catalogue.md`` comes from the method cards, and ``reference/<room>.md`` from the modules found in the source tree.
+``catalogue.md`` comes from the method cards, ``reference/<room>.md`` from the modules found in the source tree, and
+``comparisons/NAME-report.html`` from the results of a comparison beside it.
 """
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from steepest.arena.report import write
+from steepest.arena.saved import load
 from steepest.catalogue import cards
 from steepest.core.card import Choice, Distribution, Float, Integers, MethodCard
 
@@ -48,7 +52,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             content = f"# `steepest.{room}`\n\n{purpose[0].upper()}{purpose[1:]}.\n\n"
             content += "\n".join(f"::: {name}\n" for name in names)
             files.append(File.generated(config, f"reference/{room}.md", content=content))
+    for results in sorted(Path(config.docs_dir, "comparisons").glob("*.json")):
+        name = f"comparisons/{results.stem}-report.html"
+        files.append(File.generated(config, name, content=report(results)))
     return files
+
+
+def report(results: Path) -> str:
+    """The report of a comparison as one HTML page, made anew from its results."""
+    with tempfile.TemporaryDirectory() as folder:
+        return write(load(results), folder)["report.html"].read_text(encoding="utf-8")
 
 
 def modules(room: str) -> Iterator[str]:

@@ -124,6 +124,8 @@ class ASGO(RuleOptimizer):
         fallback = _fallback("ASGO", adamw_lr, adamw_betas, adamw_eps)
         super().__init__(params, settings, fallback_settings=fallback, routing=routing, **common)
 
+    full_precision = ("factor", "root")  # of a square matrix they have its shape
+
     @staticmethod
     def state_tensors(x: Tensor, settings: Mapping[str, Any]) -> dict[str, Tensor]:
         size = min(x.shape[0], x.numel() // max(1, x.shape[0]))

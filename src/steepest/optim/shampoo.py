@@ -144,6 +144,8 @@ class Shampoo(RuleOptimizer):
         }
         super().__init__(params, settings, **common)
 
+    full_precision = ("left", "right")
+
     @staticmethod
     def state_tensors(x: Tensor, settings: Mapping[str, Any]) -> dict[str, Tensor]:
         state = {"momentum_buffer": torch.zeros_like(x)}
