@@ -1,6 +1,6 @@
 """One look for all figures: colours that the colour-blind can tell apart, and a marker besides each colour."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MARKERS", "band", "canvas", "save"]
+__all__ = ["COLOURS", "INK", "MARKERS", "band", "canvas", "save", "tuning"]
 
 INK = "#3d444d"
 #: Okabe and Ito's hues, darkened where the original is faint on white; the first is for the method under test.
@@ -69,3 +69,23 @@ def band(
     colour = COLOURS[index]
     axes.plot(x, values.mean(0), color=colour, label=label, **style)
     axes.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+
+
+def tuning(axes: "Axes", landscape: Mapping[str, Sequence[Sequence[float | None]]], score: str) -> None:
+    """What tuning saw: the score of every setting over its learning rate, and a line through the best at each.
+
+    Args:
+        landscape: for each side, pairs of learning rate and score (lower is better; None where a run failed).
+        score: what the score is, for the axis.
+    """
+    for index, (name, points) in enumerate(landscape.items()):
+        scored = [(rate, value) for rate, value in points if rate is not None and value is not None]
+        rates = sorted({rate for rate, _ in scored})
+        axes.plot(*zip(*scored, strict=True), MARKERS[index], color=COLOURS[index], alpha=0.4, markersize=4)
+        best = [min(value for r, value in scored if r == rate) for rate in rates]
+        axes.plot(rates, best, color=COLOURS[index], marker=MARKERS[index], label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(score)
+    axes.set_title("Tuning (lines: the better second setting)")
+    axes.legend()

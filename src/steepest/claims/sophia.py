@@ -11,7 +11,7 @@ from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
 from .experiment import ENOUGH, Side, difference, grid, interval, mean, part_of_budget, parts, repeat, too_few, tune
-from .figure import COLOURS, INK, MARKERS, canvas
+from .figure import COLOURS, INK, MARKERS, canvas, tuning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,17 +179,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     loss.set_ylabel("test loss (nats per character)")
     loss.set_title("Loss over the budget (dotted: half of it)")
     loss.legend()
-    for index, (name, points) in enumerate(series["landscape"].items()):
-        scored = [p for p in points if p[1] is not None]
-        rates = sorted({p[0] for p in scored})
-        landscape.plot(*zip(*scored, strict=True), MARKERS[index], color=COLOURS[index], alpha=0.4, markersize=4)
-        best = [min(v for r, v in scored if r == rate) for rate in rates]
-        landscape.plot(rates, best, color=COLOURS[index], marker=MARKERS[index], label=name)
-    landscape.set_xscale("log")
-    landscape.set_xlabel("learning rate")
-    landscape.set_ylabel("validation loss")
-    landscape.set_title("Tuning (lines: the better second setting)")
-    landscape.legend()
+    tuning(landscape, series["landscape"], "validation loss")
     return figure
 
 
