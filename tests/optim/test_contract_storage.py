@@ -175,3 +175,27 @@ def test_settings_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             Lion([nn.Parameter(torch.ones(2))], **setting)  # type: ignore[arg-type]
+
+
+def test_storage_goes_on_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    from steepest.core import kernel
+
+    def broken(*_: Any, **__: Any) -> Any:
+        def call(*_: Any) -> None:
+            raise OSError("no C++ compiler")
+
+        return call
+
+    monkeypatch.setattr(kernel.torch, "compile", broken)
+    monkeypatch.setattr(kernel, "_compiled", {})
+    monkeypatch.setattr(kernel, "_failed", set())
+    monkeypatch.setattr(kernel, "_broken_compiler", False)
+    kernel._compiled_function.cache_clear()
+    params, twins = parameters(SHAPES, torch.float32), parameters(SHAPES, torch.float32)
+    grads = gradients(params, 2)
+    with pytest.warns(RuntimeWarning, match="torch.compile failed") as caught:
+        run(Lion(params, engine="compiled", state_dtype="8bit"), params, grads)
+    kernel._compiled_function.cache_clear()
+    assert len(caught) == 1
+    run(Lion(twins, engine="eager", state_dtype="8bit"), twins, grads)
+    assert_same([p.detach() for p in params], [q.detach() for q in twins])

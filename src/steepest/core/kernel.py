@@ -16,7 +16,7 @@ from torch import Tensor
 from .hoist import hoist_scalars
 from .rule import Rule, compute_dtype
 
-__all__ = ["WIDTH", "Runner", "compiler_is_broken"]
+__all__ = ["WIDTH", "Runner", "compiled_or_plain", "compiler_is_broken"]
 
 #: Columns of the flat views that compiled elementwise kernels see.
 WIDTH = 1024
@@ -215,6 +215,26 @@ class Runner:
             assert kernel.pack is not None
             self.scalars[key] = kernel.pack(self.hyper)
         kernel.call_direct(self.scalars[key], pieces)
+
+
+def compiled_or_plain(function: Callable[..., Any], *arguments: Tensor) -> Any:
+    """``function(*arguments)``, compiled for any sizes; as it stands, with a warning, where torch cannot compile it."""
+    key = (function,)
+    if not _broken_compiler and key not in _failed:
+        try:
+            return _compiled_function(function)(*arguments)
+        except Exception as error:  # every compiler failure has its own type
+            if not _is_compiler_failure(error):
+                raise
+            _failed.add(key)
+            _warn(function.__name__, error)
+    return function(*arguments)
+
+
+@functools.cache
+def _compiled_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(function, fullgraph=True, dynamic=True, options=_compiler_options())
+    return compiled
 
 
 #: Kernels that did not compile; the eager engine runs them.

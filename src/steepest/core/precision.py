@@ -7,13 +7,14 @@ would never move at all. So everything is rounded stochastically, up or down at 
 The random numbers are a hash of the position and the step: no generator to save, and the same on every process.
 """
 
-import functools
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from .kernel import compiled_or_plain
 
 __all__ = [
     "BLOCK",
@@ -154,11 +155,4 @@ def _from_bytes(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 def _run(function: Callable[..., Any], compiled: bool, *arguments: Tensor) -> Any:
-    if not compiled:
-        return function(*arguments)
-    return _compiled(function)(*arguments)
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, fullgraph=True, dynamic=True)
+    return compiled_or_plain(function, *arguments) if compiled else function(*arguments)

@@ -27,17 +27,20 @@ def remove_radial(update: Tensor, x: Tensor, g: Tensor, *, delta: float, eps: fl
     """
     w, p, d = (t.reshape(x.shape[0], -1) for t in (x, update, g))
     sums = [(a * b).sum(1, keepdim=True) for a, b in ((w, w), (w, d), (d, d), (w, p))]
-    by_row, row_test = _radial(*sums, delta / w.shape[1] ** 0.5, eps)
-    whole, whole_test = _radial(*(s.sum(0, keepdim=True) for s in sums), delta / (w.shape[0] * w.shape[1]) ** 0.5, eps)
+    by_row, row_test = _radial(sums, delta / w.shape[1] ** 0.5, eps)
+    totals = [s.sum(0, keepdim=True) for s in sums]
+    whole, whole_test = _radial(totals, delta / (w.shape[0] * w.shape[1]) ** 0.5, eps)
     factor = torch.where(row_test, by_row, torch.where(whole_test, whole, torch.zeros_like(whole)))
     return (p - factor * w).reshape(update.shape), row_test | whole_test
 
 
-def _radial(ww: Tensor, wg: Tensor, gg: Tensor, wp: Tensor, threshold: float, eps: float) -> tuple[Tensor, Tensor]:
-    """What multiplies the weight in the radial part, from the inner products of each row; and whether the test passes.
+def _radial(sums: list[Tensor], threshold: float, eps: float) -> tuple[Tensor, Tensor]:
+    """What multiplies the weight in the radial part; and whether the test passes.
 
-    Sums are over what is one row: squares of entries far below 1e-19 vanish in float32, and their row with them.
+    ``sums`` are the inner products of each row: of the weight with itself, with the gradient, of the gradient with
+    itself, and of the weight with the update.
     """
+    ww, wg, gg, wp = sums
     norm = torch.sqrt(ww)
     cosine = wg.abs() / (norm * torch.sqrt(gg)).clamp_min(eps)
     return wp / (norm + eps).square(), cosine.max() < threshold
