@@ -140,6 +140,21 @@ def ddp(case: Case, rank: int, folder: Path) -> Any:
     return parameters(model)
 
 
+def differentiate(model: nn.Module, opt: Optimizer, rank: int, ranks: int) -> None:
+    """Steps of a method that differentiates the loss itself, on the rank's share of every batch."""
+    for step in range(STEPS):
+        tokens, targets = (t.chunk(ranks)[rank] for t in batch(step))
+        opt.zero_grad()
+        opt.backward((model(tokens) - targets).square().mean())
+        opt.step()
+
+
+def curvature(case: Case, rank: int, folder: Path) -> Any:
+    model = net()
+    differentiate(model, optimizer(case, model), rank, RANKS)
+    return parameters(model)
+
+
 def fsdp(case: Case, rank: int, folder: Path) -> Any:
     model = sharded()
     train(model, opt := optimizer(case, model), range(STEPS), rank=rank, ranks=RANKS)

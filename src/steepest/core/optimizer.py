@@ -400,7 +400,7 @@ class RuleOptimizer(Optimizer):
             restored: dict[str, Any] = {"step": int(entry["step"])}
             settings = self.state_settings(p, group, entry)
             for name, shape in self.store.layout(self.rule_named(group["rule"]), p, settings).items():
-                if shape.shape == p.shape:
+                if shape.shape == p.shape and is_sharded(entry[name]) == is_sharded(p):
                     restored[name] = torch.empty_like(p.detach(), dtype=shape.dtype)
                 else:
                     restored[name] = torch.empty(shape.shape, dtype=shape.dtype, device=p.device)

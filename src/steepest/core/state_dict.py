@@ -63,7 +63,9 @@ def check_loadable(optimizer: "RuleOptimizer", state_dict: Mapping[str, Any]) ->
                         f"{me}: state {name!r} of parameter {optimizer.label(p)} must be a tensor, "
                         f"got {type(entry[name]).__name__}"
                     )
-                if is_sharded(entry[name]) != (is_sharded(p) and layout.shape == p.shape):
+                # A factor may have the parameter's shape by chance, and is whole; a second iterate is sharded as it is.
+                exact = name.startswith(rule.full_precision)
+                if not exact and is_sharded(entry[name]) != (is_sharded(p) and layout.shape == p.shape):
                     held, wanted = ("sharded", "whole") if is_sharded(entry[name]) else ("whole", "sharded")
                     raise ValueError(
                         f"{me}: state {name!r} of parameter {optimizer.label(p)} is a {held} tensor, the parameter is "
