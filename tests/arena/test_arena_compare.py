@@ -214,8 +214,8 @@ def test_solvers_do_not_take_part(tmp_path):
 
     with pytest.raises(BadInput, match="is a solver"):
         run(tmp_path, (ADAMW, dataclasses.replace(SGD, room="convex")))
-    with pytest.raises(BadInput, match="needs hvp"):
-        run(tmp_path, (ADAMW, dataclasses.replace(SGD, needs=frozenset({"gradient", "hvp"}))))
+    with pytest.raises(BadInput, match="needs per-sample gradients"):
+        run(tmp_path, (ADAMW, dataclasses.replace(SGD, needs=frozenset({"gradient", "per-sample gradients"}))))
 
 
 def test_unwritable_folder(tmp_path):
