@@ -19,7 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec"),
 ]
 
-OURS = sorted(name for name, entry in cards("optim").items() if not entry.wraps)
+#: Lightning calls backward itself: not for methods that differentiate the loss twice.
+OURS = sorted(name for name, entry in cards("optim").items() if not entry.wraps and "hvp" not in entry.needs)
 
 
 class Regression(lightning.LightningModule):
@@ -81,7 +82,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, method: str) -> No
     first = Regression(method)
     start = {name: p.detach().clone() for name, p in first.named_parameters()}
     trainer = fit(first, tmp_path, 1)
-    assert all(not torch.equal(start[name], p) for name, p in first.named_parameters()), "something did not train"
+    moved = [not torch.equal(start[name], p) for name, p in first.named_parameters()]
+    assert any(moved) if method == "drop-muon" else all(moved), "something did not train"  # it leaves layers out
     trainer.save_checkpoint(tmp_path / "half.ckpt")
 
     resumed = Regression(method)

@@ -32,8 +32,8 @@ class AdaHessian(CurvatureOptimizer):
     bring it down; on a diagonal Hessian one probe is exact.
 
     Train with ``optimizer.backward(loss)`` in place of ``loss.backward()``, or with ``step(closure)`` whose closure
-    returns the loss without calling backward. A step costs about two gradients, and the memory of a graph that is kept
-    for the second differentiation.
+    returns the loss without calling backward; a trainer that calls backward itself cannot drive it. A step costs about
+    two gradients, and the memory of a graph that is kept for the second differentiation.
 
     Args:
         params: parameters, groups, named parameters or a module.
