@@ -89,13 +89,13 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         marker="x",
         label=f"torch {REFERENCE.method}, {REFERENCE.variant}",
     )
+    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds per step")
     low, high = axes.get_xlim()
     last = first[-1]
     for factor in (0.1, 1.0, 10.0):
         slope = factor * last["milliseconds"] / last["elements"]
         axes.plot([low, high], [slope * low, slope * high], color="0.85", linewidth=1, zorder=0)
     ends = [row["milliseconds"] for row in rows] + [row["reference_milliseconds"] for row in rows]
-    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="milliseconds per step")
     axes.set_ylim(min(ends) / 2, max(ends) * 2)
     axes.set_xlim(low, high)
     axes.set_title("Step time over model size (grey: proportional)")
