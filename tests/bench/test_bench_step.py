@@ -38,6 +38,20 @@ def test_declared_buffers_are_the_measured_ones(contender: Contender) -> None:
     assert state == contender.buffers * params[0].numel()
 
 
+@pytest.mark.parametrize(
+    "contender",
+    [c for c in CONTENDERS if c.package == "steepest" and c.matrices and c.goal is None],
+    ids=lambda c: c.key,
+)
+def test_every_matrix_contender_of_ours_steps(contender: Contender) -> None:
+    params = [torch.nn.Parameter(torch.randn(8, 16))]
+    before = params[0].detach().clone()
+    params[0].grad = torch.randn(8, 16)
+    contender.build(params).step()
+    assert params[0].isfinite().all()
+    assert not torch.equal(params[0], before)
+
+
 def test_gpt_shapes_add_up_and_matrices_leave_the_embedding_out() -> None:
     for elements in (1_000_000, 30_000_000, 300_000_000):
         total = sum(torch.Size(s).numel() for s in gpt_shapes(elements))

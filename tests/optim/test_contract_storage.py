@@ -199,3 +199,25 @@ def test_storage_goes_on_where_nothing_compiles(monkeypatch: pytest.MonkeyPatch)
     assert len(caught) == 1
     run(Lion(twins, engine="eager", state_dtype="8bit"), twins, grads)
     assert_same([p.detach() for p in params], [q.detach() for q in twins])
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype"),
+    [
+        ({"state_dtype": "8bit"}, torch.float32),
+        ({"state_dtype": "bfloat16"}, torch.float32),
+        ({"rounding": "stochastic"}, torch.bfloat16),
+    ],
+)
+def test_sharded_parameters_are_refused(
+    setting: dict[str, Any], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steepest.core import store
+
+    monkeypatch.setattr(store, "is_sharded", lambda t: True)
+    params = parameters(SHAPES, dtype)
+    opt = Lion(params, **setting)
+    name, value = next(iter(setting.items()))
+    with pytest.raises(RuntimeError, match=f"{name}='{value}' does not serve sharded parameters"):
+        run(opt, params, gradients(params, 1))
+    assert not any(opt.state[p] for p in params)

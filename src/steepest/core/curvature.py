@@ -189,7 +189,6 @@ class CurvatureOptimizer(RuleOptimizer):
             rule = self.rule_named(group["rule"])
             state = self.state[p]
             if not state:
-                state["step"] = 0
                 state.update(self.store.begin(rule, p, group))
             item = self.store.lend(p, state, group, "eager", gradient=e)
             names = self.store.names(state)

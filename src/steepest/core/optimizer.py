@@ -77,7 +77,8 @@ class RuleOptimizer(Optimizer):
     Raises:
         ValueError, TypeError: a setting is out of its range (the message names it), no parameters are given, a
             parameter appears twice, or is complex where the rule has no meaning for complex numbers.
-        RuntimeError: a gradient is sparse, or 8-bit state is asked for a sharded parameter.
+        RuntimeError: a gradient is sparse; or low-precision state or stochastic rounding is asked for a sharded
+            parameter.
 
     State of half-precision parameters is kept in float32 unless ``state_dtype`` says otherwise, and the rule is
     evaluated in float32 for them.
@@ -331,7 +332,6 @@ class RuleOptimizer(Optimizer):
         for p in params:
             state = self.state[p]
             if not state:
-                state["step"] = 0
                 state.update(self.store.begin(rule, p, group))
             state["step"] += 1
             count = state["step"] if rule.coefficients is not None else 1

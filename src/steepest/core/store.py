@@ -32,18 +32,23 @@ class Store:
     state_dtype: StateDtype
     rounding: Rounding
 
-    def begin(self, rule: Rule, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The entries of a parameter's state before its first step.
+    def begin(self, rule: Rule, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
+        """A parameter's state before its first step: ``step`` = 0, and what the rule keeps.
 
         Raises:
-            RuntimeError: 8-bit state is asked for a sharded parameter.
+            RuntimeError: low-precision state or stochastic rounding is asked for a sharded parameter.
         """
-        if self.state_dtype == "8bit" and is_sharded(p):
+        # Rounding at random goes by the position in a whole tensor, and blocks of one scale would cross shards.
+        if is_sharded(p) and self.state_dtype != "float32":
             raise RuntimeError(
-                f"state_dtype='8bit' does not serve sharded parameters (of shape {tuple(p.shape)}); "
-                "use 'bfloat16' or 'float32'"
+                f"state_dtype={self.state_dtype!r} does not serve sharded parameters (of shape {tuple(p.shape)}); "
+                "use 'float32'"
             )
-        entries: dict[str, Tensor] = {}
+        if is_sharded(p) and self.rounding == "stochastic" and self._widens(p):
+            raise RuntimeError(
+                f"rounding='stochastic' does not serve sharded parameters (of shape {tuple(p.shape)}); use 'nearest'"
+            )
+        entries: dict[str, Any] = {"step": 0}
         for name, t in rule.make_state(p.detach(), group).items():
             entries |= self._stored(rule, name, as_state(t, p), p, 0, False)
         if self._compensates(p):

@@ -102,7 +102,6 @@ class LieOptimizer(RuleOptimizer):
                 continue
             state = self.state[p]
             if not state:
-                state["step"] = 0
                 state.update(self.store.begin(self.algorithm, p, group))
             item = self.store.lend(p, state, group, "eager", gradient=h)
             run = apply_sharded if is_sharded(p) else apply
