@@ -56,6 +56,13 @@ $(STAMPS)/%: $(STAMPS)/torch $(NEEDS)
 	@$(EDITABLE) -e '.[$*]'
 	@touch $@
 
+# pyscnn and the backend it is written for want torchvision, which has to be built for the same torch; they use none of it.
+$(STAMPS)/bench: $(STAMPS)/torch $(NEEDS)
+	@echo "set-up: steepest[bench] and its peers into $(VENV)"
+	@$(EDITABLE) -e '.[bench]'
+	@$(PIP) --no-deps pyscnn linalg-backends
+	@touch $@
+
 # --- the main job ---------------------------------------------------------------------------------------------------
 
 .PHONY: demo

@@ -1,4 +1,7 @@
-"""Smooth minimization, ``min_x f(x)``: the problem is :class:`steepest.core.problem.SmoothProblem`.
+"""Convex (and smooth) minimization.
+
+Problems: :class:`steepest.core.problem.SmoothProblem`, ``min_x f(x)``; :class:`CompositeProblem`,
+``min_x f(x) + g(x)``; :class:`LinearModel`, its most common kind.
 
 Methods:
 
@@ -6,7 +9,8 @@ Methods:
 """
 
 from steepest.solve.convex.gradient_descent import CARD, GradientDescent
+from steepest.solve.convex.problem import CompositeProblem, LinearModel
 
-__all__ = ["GradientDescent"]
+__all__ = ["CompositeProblem", "GradientDescent", "LinearModel"]
 
 CARDS = (CARD,)

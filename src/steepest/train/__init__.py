@@ -1,0 +1,1 @@
+"""Ways of training that wrap a whole model: a package for each."""
