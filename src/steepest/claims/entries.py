@@ -30,6 +30,7 @@ _MODULES = {
     "marsadamw": "mars",
     "muon": "muon",
     "psgd": "psgd",
+    "reg": "reg",
     "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",
