@@ -29,6 +29,7 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "optimistic-amsgrad": "optimistic_amsgrad",
     "psgd": "psgd",
     "reg": "reg",
     "shampoo": "shampoo",
