@@ -34,7 +34,6 @@ __all__ = [
     "grid",
     "interval",
     "mean",
-    "pace",
     "part_of_budget",
     "parts",
     "percent",
@@ -216,11 +215,6 @@ def mean(values: Sequence[float | None]) -> float | None:
         if not values or any(v is None for v in values)
         else float(np.mean([float(v) for v in values if v is not None]))
     )
-
-
-def pace(runs: Sequence[Outcome]) -> float:
-    """Seconds per step, the median over runs."""
-    return float(np.median([run.seconds / max(run.steps, 1) for run in runs]))
 
 
 def too_few(seeds: int) -> Judgement:

@@ -1,8 +1,10 @@
 """Muon against AdamW on a small transformer: steps and seconds to the loss with which AdamW ends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from steepest.arena.train import Outcome
 from steepest.catalogue import card
@@ -10,20 +12,7 @@ from steepest.catalogue import card
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import (
-    ENOUGH,
-    Side,
-    difference,
-    grid,
-    interval,
-    mean,
-    pace,
-    part_of_budget,
-    parts,
-    repeat,
-    too_few,
-    tune,
-)
+from .experiment import ENOUGH, Side, difference, grid, interval, mean, part_of_budget, parts, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas, tuning
 from .two_rates import TwoRates
 
@@ -71,6 +60,11 @@ def _sides(scale: _Scale) -> tuple[Side, Side]:
     )
 
 
+def _pace(runs: Sequence[Outcome]) -> float:
+    """Seconds per step, the median over runs."""
+    return float(np.median([run.seconds / max(run.steps, 1) for run in runs]))
+
+
 def measure(context: Context) -> Measured:
     """Tune both for the same number of steps, then give Muon a quarter, a half, and all of AdamW's steps."""
     scale = _SCALES[context.size]
@@ -98,13 +92,13 @@ def measure(context: Context) -> Measured:
         figures[f"loss_muon_{part:g}_of_the_steps"] = mean(losses)
     gap = difference(ours[-1], theirs)
     figures |= gap.figures("loss_less_adamw") if gap else {"loss_less_adamw": None}
-    slower = pace(runs["Muon"][-1]) / pace(runs["AdamW"][0])
+    pace = _pace(runs["Muon"][-1]) / _pace(runs["AdamW"][0])
     fractions = [part_of_budget(target, _BUDGETS, losses) for target, *losses in zip(theirs, *ours, strict=True)]
     known = [f for f in fractions if f is not None]
-    for name, factor in (("steps_over_adamw", 1.0), ("time_over_adamw", slower)):
+    for name, factor in (("steps_over_adamw", 1.0), ("time_over_adamw", pace)):
         whole = len(known) == len(fractions)
         figures |= interval([factor * f for f in known]).figures(name) if whole else {name: None}
-    figures["seconds_per_step_over_adamw"] = slower
+    figures["seconds_per_step_over_adamw"] = pace
     figures["state_bytes_per_parameter_muon"] = mean([r.state_bytes_per_parameter for r in runs["Muon"][-1]])
     figures["state_bytes_per_parameter_adamw"] = mean([r.state_bytes_per_parameter for r in runs["AdamW"][0]])
     figures["winners_at_edge_of_grid"] = sum(t.at_edge for t in tuned.values())

@@ -12,7 +12,7 @@ from .autoencoder import autoencoder
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, grid, mean, pace, parts, percent, repeat, too_few, tune
+from .experiment import ENOUGH, Side, grid, mean, parts, percent, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
 from .handwriting import handwriting
 
@@ -104,7 +104,6 @@ def measure(context: Context) -> Measured:
                 key = f"{split}_percent_over_{_key(rival)}_{kind}"
                 figures |= percent(key, found["Optimistic AMSGrad"], found[rival])
             figures |= {f"{split}_loss_{_key(name)}_{kind}": mean(values) for name, values in found.items()}
-        figures[f"seconds_per_step_over_amsgrad_{kind}"] = pace(runs["Optimistic AMSGrad"]) / pace(runs["AMSGrad"])
         series["curves"][kind] = {
             name: [[point.step, point.train_loss] for point in run.curve]
             for name, found in runs.items()
@@ -238,9 +237,9 @@ rivals' do), AMSGrad without bias correction, which it extends, and Adam are tun
 steps of about 3 and the same two floors of the denominator, by the validation loss after the same number of steps, and
 trained again with fresh seeds under the same schedule (warm-up, then cosine). The control has Optimistic AMSGrad's
 tuned settings and keeps one past gradient in place of five: its prediction is the gradient before the last, and nothing
-is extrapolated. (The authors' code takes a second gradient per step; it is another method and not tested.) A first run had six learning rates, at
-whose upper end three winners lay, and six seeds, which left the verdict open: for all sides alike a rate of 0.1 and
-four seeds were added, once.""",
+is extrapolated. (The authors' code takes a second gradient per step; it is another method and not tested.) A first run
+had six learning rates, at whose upper end three winners lay, and six seeds, which left the verdict open: for all sides
+alike a rate of 0.1 and four seeds were added, once.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 10 steps; seconds; always inconclusive",
