@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from steepest.core import prox
 from steepest.core.ranges import Real
 
-__all__ = ["L1", "Regularizer", "Zero"]
+__all__ = ["L1", "Regularizer", "SquaredL2", "Zero"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,33 @@ class Regularizer(ABC):
     @abstractmethod
     def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         r""":math:`\arg\min_z g(z) + \|z - x\|^2 / (2 t)` with :math:`t` the ``step``."""
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """The gradient of a smooth ``g``, by PyTorch unless a class knows better; so are :meth:`hvp` and
+        :meth:`hessian`.
+
+        Raises:
+            NotImplementedError: ``g`` is not smooth.
+        """
+        self._check_smooth()
+        slope: Tensor = torch.func.grad(self.value)(x)
+        return slope
+
+    def hvp(self, x: Tensor, direction: Tensor) -> Tensor:
+        """The Hessian of a smooth ``g`` at ``x`` times ``direction``."""
+        self._check_smooth()
+        product: Tensor = torch.func.jvp(self.gradient, (x,), (direction,))[1]
+        return product
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """The Hessian of a smooth ``g``, ``(d, d)`` over the ``d`` numbers of ``x``."""
+        self._check_smooth()
+        matrix: Tensor = torch.func.hessian(lambda flat: self.value(flat.reshape(x.shape)))(x.reshape(-1))
+        return 0.5 * (matrix + matrix.mT)
+
+    def _check_smooth(self) -> None:
+        if not self.smooth:
+            raise NotImplementedError(f"{type(self).__name__} is not smooth")
 
     def conjugate(self, y: Tensor) -> Tensor:
         r""":math:`g^*(y) = \sup_x \langle x, y \rangle - g(x)`, a 0-dim tensor; infinite outside its domain.
@@ -82,6 +110,44 @@ class Zero(Regularizer):
 
     def dual_scale(self, y: Tensor) -> Tensor:
         return (y == 0).all().to(y.dtype)
+
+
+@dataclass(frozen=True)
+class SquaredL2(Regularizer):
+    r""":math:`\tfrac{\lambda}{2} \|x\|_2^2`.
+
+    Args:
+        weight: :math:`\lambda \ge 0`.
+    """
+
+    weight: float
+    smooth = True
+
+    def __post_init__(self) -> None:
+        Real(low=0.0).check("weight", self.weight)
+
+    def value(self, x: Tensor) -> Tensor:
+        return 0.5 * self.weight * x.square().sum()
+
+    def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        return x / (1 + step * self.weight)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.weight * x
+
+    def hvp(self, x: Tensor, direction: Tensor) -> Tensor:
+        return self.weight * direction
+
+    def hessian(self, x: Tensor) -> Tensor:
+        return self.weight * torch.eye(x.numel(), dtype=x.dtype, device=x.device)
+
+    def conjugate(self, y: Tensor) -> Tensor:
+        if self.weight == 0:
+            return Zero().conjugate(y)
+        return y.square().sum() / (2 * self.weight)
+
+    def dual_scale(self, y: Tensor) -> Tensor:
+        return Zero().dual_scale(y) if self.weight == 0 else y.new_ones(())
 
 
 @dataclass(frozen=True)
