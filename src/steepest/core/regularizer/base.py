@@ -44,16 +44,31 @@ class Regularizer(ABC):
         raise NotImplementedError(f"{type(self).__name__} has no cheap prox")
 
     def gradient(self, x: Tensor) -> Tensor:
-        """The gradient of a smooth one, by PyTorch unless a closed form is known.
+        """The gradient of a smooth one, by PyTorch unless a closed form is known; so are :meth:`hvp` and
+        :meth:`hessian`.
 
         Raises:
             NotImplementedError: it is not smooth.
         """
+        self._check_smooth()
+        slope: Tensor = torch.func.grad(self.value)(x)
+        return slope
+
+    def hvp(self, x: Tensor, direction: Tensor) -> Tensor:
+        """The Hessian of a smooth one at ``x`` times ``direction``."""
+        self._check_smooth()
+        product: Tensor = torch.func.jvp(self.gradient, (x,), (direction,))[1]
+        return product
+
+    def hessian(self, x: Tensor) -> Tensor:
+        """The Hessian of a smooth one, ``(d, d)`` over the ``d`` numbers of ``x``."""
+        self._check_smooth()
+        matrix: Tensor = torch.func.hessian(lambda flat: self.value(flat.reshape(x.shape)))(x.reshape(-1))
+        return 0.5 * (matrix + matrix.mT)
+
+    def _check_smooth(self) -> None:
         if not self.smooth:
             raise NotImplementedError(f"{type(self).__name__} is not differentiable")
-        with torch.enable_grad():
-            inner = x.detach().requires_grad_()
-            return torch.autograd.grad(self.value(inner), inner, materialize_grads=True, allow_unused=True)[0]
 
     def conjugate(self, y: Tensor) -> Tensor:
         r""":math:`g^*(y) = \sup_x \langle x, y \rangle - g(x)`, a 0-dim tensor; infinite outside its domain.

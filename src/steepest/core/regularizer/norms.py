@@ -224,6 +224,12 @@ class SquaredL2(Regularizer):
     def gradient(self, x: Tensor) -> Tensor:
         return self.weight * x
 
+    def hvp(self, x: Tensor, direction: Tensor) -> Tensor:
+        return self.weight * direction
+
+    def hessian(self, x: Tensor) -> Tensor:
+        return torch.diag((self.weight * torch.ones_like(x)).reshape(-1))
+
     def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         return prox.squared_l2(x, step * self.weight)
 

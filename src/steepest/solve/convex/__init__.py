@@ -7,6 +7,14 @@ Problems: :class:`steepest.core.problem.SmoothProblem`, ``min_x f(x)``; :class:`
 Methods:
 
 - :class:`GradientDescent`: steepest descent with Armijo's line search; a linear rate where ``f`` is strongly convex.
+- :class:`GradientNormalizedNewton`: steps with any approximate Hessian (exact, Gauss-Newton, Fisher, diagonal).
+- :class:`LBFGS`: quasi-Newton steps from the last changes of the gradient; what to try first on a smooth problem.
+- :class:`LazyNewton`: cubic or quadratic regularization, one Hessian and one decomposition for many steps.
+- :class:`Newton`: damped, with a dense Hessian; quadratic convergence, for up to some thousand variables.
+- :class:`SaddleFreeNewton` and :class:`KrylovSaddleFreeNewton`: absolute eigenvalues, for functions with saddles.
+
+Smooth methods run on a :class:`CompositeProblem` or :class:`LinearModel` by its ``as_smooth()``, where the regularizer
+is differentiable: ``LBFGS().run(LinearModel(A, y, "logistic", SquaredL2(1e-4)).as_smooth(), start, budget="1m")``.
 """
 
 from steepest.core.regularizer import (
@@ -37,31 +45,50 @@ from steepest.core.regularizer import (
     TwoValued,
     Zero,
 )
-from steepest.solve.convex.gradient_descent import CARD, GradientDescent
+from steepest.solve.convex import (
+    gradient_descent,
+    gradient_normalized_newton,
+    lazy_newton,
+    lbfgs,
+    newton,
+    saddle_free_newton,
+)
+from steepest.solve.convex.gradient_descent import GradientDescent
+from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedNewton
+from steepest.solve.convex.lazy_newton import LazyNewton
+from steepest.solve.convex.lbfgs import LBFGS
+from steepest.solve.convex.newton import Newton
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
+from steepest.solve.convex.saddle_free_newton import KrylovSaddleFreeNewton, SaddleFreeNewton
 
 __all__ = [
     "L1",
+    "LBFGS",
     "Affine",
     "Box",
     "CompositeProblem",
     "Eigenvector",
     "ElasticNet",
     "GradientDescent",
+    "GradientNormalizedNewton",
     "GroupL2",
     "GroupSparseEnvelope",
     "Halfspace",
+    "KrylovSaddleFreeNewton",
     "L1Ball",
     "L2Ball",
     "LInfBall",
+    "LazyNewton",
     "LinearModel",
     "MultiBit",
+    "Newton",
     "Nonnegative",
     "Nuclear",
     "NuclearBall",
     "OneSided",
     "OrthogonalColumns",
     "Regularizer",
+    "SaddleFreeNewton",
     "Separable",
     "Simplex",
     "SparseGroup",
@@ -72,4 +99,12 @@ __all__ = [
     "Zero",
 ]
 
-CARDS = (CARD,)
+CARDS = (
+    gradient_descent.CARD,
+    gradient_normalized_newton.CARD,
+    lazy_newton.CARD,
+    lbfgs.CARD,
+    newton.CARD,
+    saddle_free_newton.CARD,
+    saddle_free_newton.KRYLOV_CARD,
+)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steepest.core import tree
 from steepest.core.losses import Loss, loss_of
-from steepest.core.matrix import squared_norm, take_rows
+from steepest.core.matrix import squared_norm, take_rows, weighted_gram
 from steepest.core.oracle import oracle
 from steepest.core.problem import Problem, SmoothProblem
 from steepest.core.ranges import OneOf, Real
@@ -115,6 +115,19 @@ class CompositeProblem(Problem):
         """``g(x)``, a 0-dim tensor; not counted (solvers that know ``f(x)`` already add it)."""
         return self._regularizer(x)
 
+    def as_smooth(self) -> SmoothProblem:
+        """``min f + g`` as one smooth problem, for methods that know no prox; ``g`` must be differentiable.
+
+        It is the one way from this room's problems to smooth solvers: ``LBFGS().run(model.as_smooth(), start, ...)``.
+        The view of a linear model offers the model's own formulas (no automatic differentiation), also of the Hessian.
+
+        Raises:
+            ValueError: ``f`` or ``g`` is not smooth.
+        """
+        from steepest.solve.convex.smooth import smooth_view
+
+        return smooth_view(self)
+
     def _regularizer(self, x: Point) -> Tensor:
         return tree.leaves(x)[0].new_zeros(()) if isinstance(self.regularizer, Zero) else self.regularizer.value(x)
 
@@ -213,10 +226,9 @@ class LinearModel(CompositeProblem):
 
     @oracle("hessian")
     def hessian(self, x: Tensor) -> Tensor:
-        """The Hessian of ``f`` as a ``(d, d)`` matrix, for one output."""
-        weight = self.scale * self.loss.second_derivative(self.predict(x), self.target)
-        design = self.design.to_dense() if self.design.layout is not torch.strided else self.design
-        return design.mT @ (weight[:, None] * design)
+        """The Hessian of ``f`` as a symmetric ``(d, d)`` matrix; ``(d k, d k)`` over the flattened ``x`` for ``k``
+        outputs, each of which has a block of its own."""
+        return self._hessian_at(self.predict(x))
 
     @oracle("gap")
     def gap(self, x: Tensor) -> Tensor:
@@ -232,6 +244,16 @@ class LinearModel(CompositeProblem):
         dual, back = shrink * dual, shrink * back
         primal = self.scale * self.loss.value(prediction, self.target).sum() + self.regularizer.value(x)
         return primal + self.scale * self.loss.conjugate(dual, self.target).sum() + self.regularizer.conjugate(back)
+
+    def _hessian_at(self, prediction: Tensor) -> Tensor:
+        weight = self.scale * self.loss.second_derivative(prediction, self.target)
+        if weight.dim() == 1:
+            return weighted_gram(self.design, weight)
+        d, k = self.design.shape[1], weight.shape[1]
+        blocks = weight.new_zeros(d, k, d, k)
+        for output in range(k):
+            blocks[:, output, :, output] = weighted_gram(self.design, weight[:, output].contiguous())
+        return blocks.reshape(d * k, d * k)
 
     def _function(self, x: Tensor) -> Tensor:
         return self.scale * self.loss.value(self.predict(x), self.target).sum()
