@@ -6,11 +6,14 @@ Problems: :class:`steepest.core.problem.SmoothProblem`, ``min_x f(x)``; :class:`
 Methods:
 
 - :class:`GradientDescent`: steepest descent with Armijo's line search; a linear rate where ``f`` is strongly convex.
+- :class:`WorkingSetNewton`: sparse linear models to high accuracy; Newton steps on the few features that matter.
 """
 
 from steepest.solve.convex.gradient_descent import CARD, GradientDescent
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
+from steepest.solve.convex.working_set_newton import CARD as WORKING_SET_NEWTON
+from steepest.solve.convex.working_set_newton import WorkingSetNewton
 
-__all__ = ["CompositeProblem", "GradientDescent", "LinearModel"]
+__all__ = ["CompositeProblem", "GradientDescent", "LinearModel", "WorkingSetNewton"]
 
-CARDS = (CARD,)
+CARDS = (CARD, WORKING_SET_NEWTON)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.core import tree
+from steepest.core.fingerprint import fingerprint
 from steepest.core.losses import Loss, loss_of
 from steepest.core.matrix import squared_norm, take_rows
 from steepest.core.oracle import oracle
@@ -15,6 +16,7 @@ from steepest.core.problem import Problem, SmoothProblem
 from steepest.core.ranges import OneOf, Real
 from steepest.core.regularizer import Regularizer, Zero
 from steepest.core.tree import Point
+from steepest.solve.convex.columns import Columns
 
 __all__ = ["CompositeProblem", "LinearModel"]
 
@@ -111,6 +113,12 @@ class CompositeProblem(Problem):
         """``g(x)``, a 0-dim tensor; not counted (solvers that know ``f(x)`` already add it)."""
         return self._regularizer(x)
 
+    def fingerprint(self) -> str:
+        """As :meth:`Problem.fingerprint`; a function that is a method of this problem is seen through its data."""
+        own = getattr(self.smooth.function, "__self__", None) is self
+        public = {n: v for n, v in vars(self).items() if not n.startswith("_") and not (own and n == "smooth")}
+        return fingerprint((type(self).__module__, type(self).__qualname__, public))
+
     def _regularizer(self, x: Point) -> Tensor:
         values = [self.regularizer.value(leaf) for leaf in tree.leaves(x)]
         return values[0] if len(values) == 1 else torch.stack(values).sum()
@@ -167,6 +175,7 @@ class LinearModel(CompositeProblem):
         self.scale = 1.0 / len(target) if scale == "mean" else 1.0
         super().__init__(self._function, regularizer)
         self._norm: float | None = None
+        self._columns: Columns | None = None
 
     @property
     def offers(self) -> frozenset[str]:
@@ -207,6 +216,11 @@ class LinearModel(CompositeProblem):
         rows = take_rows(self.design, indices)
         slope = self.loss.derivative(rows @ x, self.target[indices])
         return (rows.mT @ slope) * (self.scale * self.samples / len(indices))
+
+    @oracle("columns")
+    def columns(self, indices: Tensor) -> Tensor:
+        """The features ``indices`` as the rows of a dense matrix, ``(k, n)``."""
+        return Columns.of(self).dense(indices)
 
     @oracle("hessian")
     def hessian(self, x: Tensor) -> Tensor:
