@@ -82,10 +82,12 @@ def _scalar(matrix: Tensor, linear: Tensor, g: SeparableForm, x: Tensor, accurac
             promised = float(slope @ delta)
             change = promised + 0.5 * float(delta @ (part @ delta))
             if promised < 0 and change <= 1e-4 * promised:
-                moved = delta
+                moved = trial
                 break
             size *= 0.25
-        if moved is None:  # rounding, or a cell in a corner of which Newton's direction sees nothing
+        if moved is None:  # a singular matrix has directions so long that they leave the cell at once
+            moved = _to_the_first_bound(part, slope, here, direction, low, high)
+        if moved is None:  # rounding
             if bound is None:
                 bound = matrix.abs().sum(1).max()
             following = g.prox(x - gradient / bound, 1.0 / bound)
@@ -94,8 +96,30 @@ def _scalar(matrix: Tensor, linear: Tensor, g: SeparableForm, x: Tensor, accurac
                 break
             x = following
         else:
-            x = x.index_copy(0, free, here + moved)
+            x = x.index_copy(0, free, moved)
     return x
+
+
+def _to_the_first_bound(
+    matrix: Tensor, slope: Tensor, here: Tensor, direction: Tensor, low: Tensor, high: Tensor
+) -> Tensor | None:
+    """The step along a direction to the least value before the first bound that it meets; ``None`` where there is none.
+    Coordinates that stand at a bound and would leave the cell stay; they only took from the decrease."""
+    out = ((here <= low) & (direction < 0)) | ((here >= high) & (direction > 0))
+    direction = torch.where(out, 0.0, direction)
+    downhill = float(slope @ direction)
+    if not downhill < 0:
+        return None
+    bound = torch.where(direction > 0, high, low)
+    distance = torch.where(direction != 0, (bound - here) / direction, torch.inf)
+    curvature = float(direction @ (matrix @ direction))
+    best = -downhill / curvature if curvature > 0 else float("inf")
+    size = min(best, float(distance.min()))
+    if not 0 < size < float("inf"):
+        return None
+    trial = torch.minimum(torch.maximum(here + size * direction, low), high)
+    trial = torch.where(distance <= size, bound, trial)  # the bound itself, which rounding would miss
+    return trial
 
 
 def _grouped(matrix: Tensor, linear: Tensor, g: SeparableForm, x: Tensor, accuracy: float, rounds: int) -> Tensor:

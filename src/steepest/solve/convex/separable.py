@@ -79,6 +79,14 @@ class SeparableForm:
         norms = self.norms(x).clamp_min(torch.finfo(x.dtype).tiny)[self.groups]
         return x * (1 - step * self.weight[self.groups] / norms).clamp_min(0) / (1 + step * self.ridge)
 
+    def has_dual(self) -> bool:
+        """Whether the conjugate is finite near 0, so that scaling makes a dual point feasible."""
+        if self.ridge > 0:
+            return True
+        if self.weight is not None:
+            return bool((self.weight > 0).all())
+        return bool(((self.l1 > 0) | (torch.isfinite(self.low) & torch.isfinite(self.high))).all())
+
     def violation(self, x: Tensor, gradient: Tensor) -> Tensor:
         """How far each coordinate (each group) is from optimal: the distance of ``-gradient`` to the subdifferential
         of ``g``, which is the steepest slope down; zero everywhere at a minimizer."""

@@ -87,8 +87,8 @@ class WorkingSetNewton(Solver[LinearModel, WorkingSetNewtonState]):
     ends. For other losses the rate is that of the proximal Newton method, quadratic once ``W`` holds the support.
     A step costs one product with ``A^T`` and ``O(n |W|^2)`` for the matrix; it pays where the solution is sparse.
 
-    Stationarity is the duality gap, taken with the best dual point so far; where the problem offers no gap, the largest
-    score. Neither needs a parameter.
+    Stationarity is the duality gap, taken with the best dual point so far. Where no scaling makes a dual point feasible
+    (a coordinate with neither penalty nor two bounds), it is the largest score instead.
 
     Args:
         start_size: the least number of features that join in a step, >= 1. Default 20.
@@ -152,18 +152,20 @@ class WorkingSetNewton(Solver[LinearModel, WorkingSetNewtonState]):
         found = minimize_quadratic(gram, gram @ here - state.gradient[working], part, here, accuracy=accuracy)
         delta = found - here
         promised = float(state.gradient[working] @ delta + part.value(found) - part.value(here))
+        rounding = 4 * torch.finfo(x.dtype).eps * abs(value)
         size = 1.0
         for _ in range(30):
             following = x.index_copy(0, working, found if size == 1.0 else here + size * delta)
             prediction = problem.predict(following)
             tally("product")
             made = _state(problem, g, following, prediction, state.bound, working, gram if squared else state.gram)
-            if squared or (float(made.value or 0.0) <= value + 1e-4 * size * promised):
+            # Where the decrease drowns in rounding, a step still mends the gradient, and with it the gap.
+            if squared or float(made.value or 0.0) <= value + 1e-4 * size * promised + rounding:
                 break
             size *= 0.5
         gain = value - float(made.value or 0.0)
         closer = float(made.stationarity or 0.0) < float(state.stationarity or 0.0)
-        if not closer and gain <= 0 and not (squared and len(joining)):
+        if not closer and gain <= rounding and not (squared and len(joining)):
             raise Stalled("no step decreases the value any more")
         return made
 
@@ -222,7 +224,7 @@ def _state(
     gradient = problem.scale * (Columns.of(problem).transposed @ slope)
     tally("product")
     value = float(problem.scale * problem.loss.value(prediction, problem.target).sum() + g.value(x))
-    if "gap" in problem.offers:
+    if "gap" in problem.offers and g.has_dual():
         bound = max(bound, dual_value(problem, slope, gradient))
         stationarity = max(value - bound, 0.0)
     else:
