@@ -26,6 +26,8 @@ class Columns:
         self.design = design
         self.transposed = design.mT if design.layout is torch.strided else _transpose(design)
         self._squares: Tensor | None = None
+        self._gram: Tensor | None = None
+        self._of_groups: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def of(cls, problem: Any) -> "Columns":
@@ -44,6 +46,23 @@ class Columns:
                 zeros = self.design.values().new_zeros(self.design.shape[1])
                 self._squares = zeros.index_add(0, self.design.col_indices(), self.design.values().square())
         return self._squares
+
+    def squared_norms_of_groups(self, groups: Tensor) -> Tensor:
+        """The squared spectral norm of every group of columns; ``groups`` numbers the group of each column."""
+        if self._of_groups is None or not torch.equal(self._of_groups[0], groups):
+            norms = []
+            for number in range(int(groups.max()) + 1):
+                part = self.gather((groups == number).nonzero()[:, 0])
+                norms.append(torch.linalg.eigvalsh(self.gram(part, part))[-1] * (1 + 1e-12))
+            self._of_groups = groups, torch.stack(norms)
+        return self._of_groups[1]
+
+    def whole_gram(self) -> Tensor:
+        """``A^T A``, made once and kept."""
+        if self._gram is None:
+            every = self.gather(torch.arange(self.design.shape[1], device=self.design.device))
+            self._gram = self.gram(every, every)
+        return self._gram
 
     def dense(self, indices: Tensor) -> Tensor:
         """Some columns as the rows of a dense matrix, ``(k, n)``."""

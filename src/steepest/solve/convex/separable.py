@@ -63,12 +63,34 @@ class SeparableForm:
         assert self.weight is not None
         return torch.zeros_like(self.weight).index_add(0, self.groups, x.square()).sqrt()
 
+    def members(self, number: int) -> Tensor:
+        """The coordinates of a group."""
+        assert self.groups is not None
+        return (self.groups == number).nonzero()[:, 0]
+
+    def by_block(self, terms: Tensor) -> Tensor:
+        """The sums over groups of one number per coordinate; without groups, the numbers."""
+        if self.groups is None or self.weight is None:
+            return terms
+        return torch.zeros_like(self.weight).index_add(0, self.groups, terms)
+
+    def terms(self, x: Tensor) -> Tensor:
+        """The part of ``g(x)`` of each block, at a point within the bounds."""
+        ridge = self.by_block(0.5 * self.ridge * x.square())
+        return ridge + (self.l1 * x.abs() if self.weight is None else self.weight * self.norms(x))
+
+    def slope_between(self, x: Tensor, y: Tensor) -> Tensor:
+        """A vector ``s`` with ``g_b(y) - g_b(x) = s_b . (y - x)_b`` in every block, free of cancellation."""
+        if self.groups is None or self.weight is None:
+            weight, length = self.l1, x.abs() + y.abs()
+        else:
+            weight, length = self.weight[self.groups], (self.norms(x) + self.norms(y))[self.groups]
+        middle = 0.5 * (x + y)
+        return 2 * weight * middle / length.clamp_min(torch.finfo(x.dtype).tiny) + self.ridge * middle
+
     def value(self, x: Tensor) -> Tensor:
         """``g(x)`` at a point within the bounds."""
-        total = 0.5 * self.ridge * x.square().sum()
-        if self.groups is None:
-            return total + (self.l1 * x.abs()).sum()
-        return total + (self.weight * self.norms(x)).sum()
+        return self.terms(x).sum()
 
     def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         """The prox with one step, or one step for each coordinate (of a group: equal ones)."""
