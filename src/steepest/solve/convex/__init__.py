@@ -12,6 +12,8 @@ Methods:
 - :class:`LazyNewton`: cubic or quadratic regularization, one Hessian and one decomposition for many steps.
 - :class:`Newton`: damped, with a dense Hessian; quadratic convergence, for up to some thousand variables.
 - :class:`SaddleFreeNewton` and :class:`KrylovSaddleFreeNewton`: absolute eigenvalues, for functions with saddles.
+- :class:`CoordinateDescent`: one coordinate or group at a time, at random, in turn, or by Gauss-Southwell rules.
+- :class:`WorkingSetNewton`: sparse linear models to high accuracy; Newton steps on the few features that matter.
 
 Smooth methods run on a :class:`CompositeProblem` or :class:`LinearModel` by its ``as_smooth()``, where the regularizer
 is differentiable: ``LBFGS().run(LinearModel(A, y, "logistic", SquaredL2(1e-4)).as_smooth(), start, budget="1m")``.
@@ -46,13 +48,16 @@ from steepest.core.regularizer import (
     Zero,
 )
 from steepest.solve.convex import (
+    coordinate_descent,
     gradient_descent,
     gradient_normalized_newton,
     lazy_newton,
     lbfgs,
     newton,
     saddle_free_newton,
+    working_set_newton,
 )
+from steepest.solve.convex.coordinate_descent import CoordinateDescent
 from steepest.solve.convex.gradient_descent import GradientDescent
 from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedNewton
 from steepest.solve.convex.lazy_newton import LazyNewton
@@ -60,6 +65,7 @@ from steepest.solve.convex.lbfgs import LBFGS
 from steepest.solve.convex.newton import Newton
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
 from steepest.solve.convex.saddle_free_newton import KrylovSaddleFreeNewton, SaddleFreeNewton
+from steepest.solve.convex.working_set_newton import WorkingSetNewton
 
 __all__ = [
     "L1",
@@ -67,6 +73,7 @@ __all__ = [
     "Affine",
     "Box",
     "CompositeProblem",
+    "CoordinateDescent",
     "Eigenvector",
     "ElasticNet",
     "GradientDescent",
@@ -96,10 +103,12 @@ __all__ = [
     "Ternary",
     "TotalVariation",
     "TwoValued",
+    "WorkingSetNewton",
     "Zero",
 ]
 
 CARDS = (
+    coordinate_descent.CARD,
     gradient_descent.CARD,
     gradient_normalized_newton.CARD,
     lazy_newton.CARD,
@@ -107,4 +116,5 @@ CARDS = (
     newton.CARD,
     saddle_free_newton.CARD,
     saddle_free_newton.KRYLOV_CARD,
+    working_set_newton.CARD,
 )

@@ -15,6 +15,7 @@ from steepest.core.problem import Problem, SmoothProblem
 from steepest.core.ranges import OneOf, Real
 from steepest.core.regularizer import Regularizer, Separable, Zero, regularizer_of
 from steepest.core.tree import Point
+from steepest.solve.convex.columns import Columns
 
 __all__ = ["CompositeProblem", "LinearModel"]
 
@@ -183,6 +184,7 @@ class LinearModel(CompositeProblem):
         self.scale = 1.0 / len(target) if scale == "mean" else 1.0
         super().__init__(self._function, regularizer)
         self._norm: float | None = None
+        self._columns: Columns | None = None
 
     @property
     def offers(self) -> frozenset[str]:
@@ -223,6 +225,11 @@ class LinearModel(CompositeProblem):
         rows = take_rows(self.design, indices)
         slope = self.loss.derivative(rows @ x, self.target[indices])
         return (rows.mT @ slope) * (self.scale * self.samples / len(indices))
+
+    @oracle("columns")
+    def columns(self, indices: Tensor) -> Tensor:
+        """The features ``indices`` as the rows of a dense matrix, ``(k, n)``."""
+        return Columns.of(self).dense(indices)
 
     @oracle("hessian")
     def hessian(self, x: Tensor) -> Tensor:
