@@ -255,6 +255,23 @@ def scaling(
     raise typer.Exit(scaling_command(chosen, smallest, largest, threads, rounds, plot, as_json))
 
 
+@bench.command()
+def convex(
+    sections: Annotated[
+        str | None, typer.Option(help="networks, sparse, logistic, lazy; separated by commas.", show_default="all")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each solver, in turns; medians are shown.")] = 3,
+    smoke: Annotated[bool, typer.Option(help="Only see that it runs: tiny problems, one round.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results for machines.")] = False,
+) -> None:
+    """Time the convex solvers against other packages at equal accuracy."""
+    from .bench.commands import convex_command
+
+    chosen = [name.strip() for name in (sections or "").split(",") if name.strip()]
+    raise typer.Exit(convex_command(chosen, threads, rounds, smoke, as_json))
+
+
 def _folder(tasks: list[str]) -> str:
     if len(tasks) > 1:
         return "comparison-report"

@@ -9,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from . import scaling
+from .convex import ConvexBenchmark
+from .convex import run as run_convex
 from .step import StepBenchmark, StepRow, run
 
-__all__ = ["scaling_command", "step_command"]
+__all__ = ["convex_command", "scaling_command", "step_command"]
 
 
 def step_command(
@@ -88,6 +90,66 @@ def scaling_command(
     console.print(table)
     console.print("Exponent: slope of log time over log size; 1 is proportional.", style="dim")
     return 0
+
+
+def convex_command(
+    sections: Sequence[str] = (), threads: int = 2, rounds: int = 3, smoke: bool = False, as_json: bool = False
+) -> int:
+    """Measure the convex rooms, print the tables with the promises met or missed, and return 0.
+
+    Args:
+        sections, threads, rounds, smoke: as :func:`steepest.bench.convex.run`.
+        as_json: print JSON on standard output instead.
+    """
+    found = run_convex(
+        sections=sections,
+        threads=threads,
+        rounds=rounds,
+        smoke=smoke,
+        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        _print_convex(found)
+    broken = [o for o in found.outcomes if o.package == "steepest" and o.note.startswith("failed")]
+    return 1 if broken else 0
+
+
+def _print_convex(found: ConvexBenchmark) -> None:
+    console = Console()
+    table = Table(title=f"Time to equal accuracy, {found.threads} threads", title_justify="left")
+    for column in ("solver", "package"):
+        table.add_column(column)
+    for column in ("seconds", "of best peer", "reached"):
+        table.add_column(column, justify="right")
+    previous = ""
+    for row in found.outcomes:
+        heading = f"{row.problem}; {row.target}"
+        if heading != previous:
+            table.add_section()
+            table.add_row(f"[bold]{heading}[/bold]")
+        previous = heading
+        if row.seconds is None:
+            table.add_row(f"  {row.name}", row.package, "", "", row.note[:60])
+            continue
+        reached = "" if row.reached is None else f"{row.reached:.1e}"
+        ratio = "" if row.of_best_peer is None else f"{row.of_best_peer:.2f}"
+        table.add_row(f"  {row.name}", row.package, f"{row.seconds:.3g}", ratio, reached)
+    if found.outcomes:
+        console.print(table)
+    for title, rows in found.tables.items():
+        extra = Table(title=title, title_justify="left")
+        for column in rows[0]:
+            extra.add_column(column, justify="right")
+        for line in rows:
+            extra.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in line.values()))
+        console.print(extra)
+    for promise in found.promises:
+        word = {True: "[green]met[/green]   ", False: "[red]MISSED[/red]", None: "[yellow]open[/yellow]  "}[promise.met]
+        console.print(f"{word} {promise.text}: {promise.figure}")
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    console.print(f"{found.processor}; {versions}; medians of {found.rounds} in turns", style="dim")
 
 
 def _number(value: float | None, digits: int) -> str:

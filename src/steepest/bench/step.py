@@ -15,7 +15,7 @@ import torch
 from ..core.errors import UnknownName
 from .contenders import CONTENDERS, Contender, installed
 
-__all__ = ["StepBenchmark", "StepRow", "measured", "run"]
+__all__ = ["StepBenchmark", "StepRow", "measured", "processor", "run"]
 
 #: Seconds allowed for the first step of a compiled rule.
 COLD_GOAL, WARM_GOAL = 10.0, 2.0
@@ -64,7 +64,8 @@ class StepBenchmark:
         return asdict(self)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     try:
         with open("/proc/cpuinfo") as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -175,7 +176,7 @@ def run(
         versions[contender.package] = version
         progress(contender.key)
         rows.append(_row(contender, elements, threads, rounds, timeout))
-    return StepBenchmark(rows, elements, threads, rounds, versions, _processor(), _goals(rows))
+    return StepBenchmark(rows, elements, threads, rounds, versions, processor(), _goals(rows))
 
 
 def _goals(rows: list[StepRow]) -> dict[str, bool]:

@@ -1,0 +1,2 @@
+def measure(smoke, rounds, progress):
+    return [], [], {}
