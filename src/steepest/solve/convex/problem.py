@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steepest.core import tree
+from steepest.core.fingerprint import fingerprint
 from steepest.core.losses import Loss, loss_of
 from steepest.core.matrix import squared_norm, take_rows
 from steepest.core.oracle import oracle
@@ -111,6 +112,37 @@ class CompositeProblem(Problem):
         """``g(x)``, a 0-dim tensor; not counted (solvers that know ``f(x)`` already add it)."""
         return self._regularizer(x)
 
+    def image(self, x: Point) -> Point:
+        """``K x``, where ``f(x) = h(K x)`` with a linear ``K``: here the identity, in a linear model the design.
+
+        Images of linear combinations are combinations of images, so a method that extrapolates knows the image of
+        its new point without another product; ``h`` is what :meth:`smooth_value_at` and its kin evaluate.
+        """
+        return x
+
+    @oracle("smooth value")
+    def smooth_value_at(self, image: Point) -> Tensor:
+        """``f(x)`` from ``K x``, a 0-dim tensor."""
+        return self._smooth_value_at(image)
+
+    @oracle("smooth value", "smooth gradient")
+    def smooth_value_and_gradient_at(self, image: Point) -> tuple[Tensor, Point]:
+        """``f(x)`` and its gradient with respect to ``x``, from ``K x``; counts as one of each."""
+        return self._smooth_value_and_gradient_at(image)
+
+    def smooth_excess(self, image: Point, other: Point) -> Tensor | None:
+        """``f(x') - f(x) - <grad f(x), x' - x>`` from the images of two close points, free of cancellation.
+
+        ``None`` where no such formula is known. Not counted: it asks nothing new of ``f``.
+        """
+        return None
+
+    def fingerprint(self) -> str:
+        """As :meth:`Problem.fingerprint`; a smooth function that is a method of this problem is seen by its data."""
+        own = getattr(self.smooth.function, "__self__", None) is self
+        public = {k: v for k, v in vars(self).items() if not k.startswith("_") and not (own and k == "smooth")}
+        return fingerprint((type(self).__module__, type(self).__qualname__, public))
+
     def _regularizer(self, x: Point) -> Tensor:
         values = [self.regularizer.value(leaf) for leaf in tree.leaves(x)]
         return values[0] if len(values) == 1 else torch.stack(values).sum()
@@ -122,6 +154,12 @@ class CompositeProblem(Problem):
 
     def _smooth_value_and_gradient(self, x: Point) -> tuple[Tensor, Point]:
         return self.smooth._value_and_gradient(x)
+
+    def _smooth_value_at(self, image: Point) -> Tensor:
+        return self._smooth_value(image)
+
+    def _smooth_value_and_gradient_at(self, image: Point) -> tuple[Tensor, Point]:
+        return self._smooth_value_and_gradient(image)
 
     def _smooth_hvp(self, x: Point, direction: Point) -> Point:
         return SmoothProblem.hvp.__wrapped__(self.smooth, x, direction)  # type: ignore[attr-defined]
@@ -223,23 +261,49 @@ class LinearModel(CompositeProblem):
         the loss at ``x``, scaled towards 0 until it is feasible.
         """
         prediction = self.predict(x)
-        dual = self.loss.derivative(prediction, self.target)
-        back = -self.scale * (self.design.mT @ dual)
-        shrink = self.regularizer.dual_scale(back)
-        dual, back = shrink * dual, shrink * back
-        primal = self.scale * self.loss.value(prediction, self.target).sum() + self.regularizer.value(x)
-        return primal + self.scale * self.loss.conjugate(dual, self.target).sum() + self.regularizer.conjugate(back)
+        value, gradient = self._smooth_value_and_gradient_at(prediction)
+        return value + self.regularizer.value(x) - self.dual_value(prediction, gradient)
+
+    def dual_value(self, image: Tensor, gradient: Tensor) -> Tensor:
+        """A lower bound on ``min F``, from the dual point that a gradient of ``f`` leaves behind; a 0-dim tensor.
+
+        It is the dual objective at the point of :meth:`gap`, and takes no product with the design.
+
+        Args:
+            image: the predictions where the gradient was taken.
+            gradient: the gradient of ``f`` there.
+        """
+        dual = self.loss.derivative(image, self.target)
+        shrink = self.regularizer.dual_scale(-gradient)
+        # A dual point scaled onto the boundary of the domain must not fall outside by rounding.
+        shrink = torch.where(shrink < 1, shrink * (1 - 4 * torch.finfo(shrink.dtype).eps), shrink)
+        conjugate = self.scale * self.loss.conjugate(shrink * dual, self.target).sum()
+        return -(conjugate + self.regularizer.conjugate(-shrink * gradient))
+
+    def image(self, x: Tensor) -> Tensor:
+        """The predictions: ``K`` is the design."""
+        return self.predict(x)
+
+    def smooth_excess(self, image: Tensor, other: Tensor) -> Tensor | None:
+        """By the second derivative of the loss: half the Hessian's quadratic form."""
+        change = other - image
+        return 0.5 * self.scale * (self.loss.second_derivative(image, self.target) * change.square()).sum()
 
     def _function(self, x: Tensor) -> Tensor:
-        return self.scale * self.loss.value(self.predict(x), self.target).sum()
+        return self._smooth_value_at(self.predict(x))
 
     def _smooth_value(self, x: Point) -> Tensor:
         return self._function(x)
 
     def _smooth_value_and_gradient(self, x: Point) -> tuple[Tensor, Point]:
-        prediction = self.predict(x)
-        value = self.scale * self.loss.value(prediction, self.target).sum()
-        return value, self.scale * (self.design.mT @ self.loss.derivative(prediction, self.target))
+        return self._smooth_value_and_gradient_at(self.predict(x))
+
+    def _smooth_value_at(self, image: Tensor) -> Tensor:
+        return self.scale * self.loss.value(image, self.target).sum()
+
+    def _smooth_value_and_gradient_at(self, image: Tensor) -> tuple[Tensor, Point]:
+        gradient = self.scale * (self.design.mT @ self.loss.derivative(image, self.target))
+        return self._smooth_value_at(image), gradient
 
     def _smooth_hvp(self, x: Point, direction: Point) -> Point:
         weight = self.scale * self.loss.second_derivative(self.predict(x), self.target)
