@@ -1,6 +1,5 @@
 """FISTA: the accelerated proximal gradient method, with backtracking, restart and momentum for strong convexity."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +12,7 @@ from steepest.core.solver import Solver, State
 from steepest.core.stopping import Stalled
 from steepest.core.tree import Point
 from steepest.solve.convex.certificate import dual_bound, first_bound, stationarity
+from steepest.solve.convex.momentum import momentum
 from steepest.solve.convex.problem import CompositeProblem
 from steepest.solve.convex.proximal_step import (
     BACKTRACKING,
@@ -183,7 +183,7 @@ class FISTA(Solver[CompositeProblem, FISTAState]):
         extrapolated = False
         for _ in range(self.max_trials):
             if not extrapolated:
-                momentum, weight = _momentum(state.momentum, state.used, size, modulus)
+                following, weight = momentum(state.momentum, state.used, size, modulus)
                 y = tree.tree_map(lambda a, b, w=weight: a + w * (a - b), x, state.previous)
                 image = tree.tree_map(lambda a, b, w=weight: a + w * (a - b), state.image, state.previous_image)
                 value, gradient = problem.smooth_value_and_gradient_at(image)
@@ -209,7 +209,7 @@ class FISTA(Solver[CompositeProblem, FISTAState]):
             image=move.image,
             previous=move.point if restart else x,
             previous_image=move.image if restart else state.image,
-            momentum=0.0 if restart else momentum,
+            momentum=0.0 if restart else following,
             used=size,
             step_size=size * self.grow if move.clear else size,
             bound=bound,
@@ -224,15 +224,3 @@ class FISTA(Solver[CompositeProblem, FISTAState]):
             back, ahead = tree.add_scaled(y, -1.0, point), tree.add_scaled(point, -1.0, state.point)
             return bool(tree.dot(back, ahead) > 0)
         return False
-
-
-def _momentum(before: float, used: float, size: float, modulus: float) -> tuple[float, float]:
-    """The next ``s``, and the factor before ``x_k - x_{k-1}``.
-
-    With ``E_k = t_{k-1} s_k^2 (F(x_k) - F*) + |z_k - x*|^2 / 2``, ``z_k = x_k + (s_k - 1) (x_k - x_{k-1})``, they are
-    the largest ``s`` and the one ``y`` for which the upper model proves ``E_{k+1} <= (1 - m t_k s_{k+1}) E_k``.
-    """
-    linear = 1 - modulus * used * before**2
-    following = 0.5 * (linear + math.sqrt(linear**2 + 4 * before**2 * used / size))
-    part = (1 - following * size * modulus) / (1 - size * modulus)
-    return following, (before - 1) / following * min(max(part, 0.0), 1.0)
