@@ -23,7 +23,8 @@ class Box(Regularizer):
     high: float
 
     def value(self, x: Tensor) -> Tensor:
-        return x.new_zeros(()).where(((x >= self.low) & (x <= self.high)).all(), float("inf"))
+        slack = 64 * torch.finfo(x.dtype).eps  # convex combinations of vertices are rounded
+        return x.new_zeros(()).where(((x >= self.low - slack) & (x <= self.high + slack)).all(), float("inf"))
 
     def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
         return x.clamp(self.low, self.high)
@@ -35,7 +36,7 @@ class Box(Regularizer):
         return y.new_ones(())
 
     def lmo(self, direction: Tensor) -> Tensor:
-        return torch.where(direction > 0, self.low, self.high).to(direction.dtype)
+        return torch.where(direction > 0, torch.full_like(direction, self.low), torch.full_like(direction, self.high))
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,41 @@ Methods:
 - :class:`GradientDescent`: steepest descent with Armijo's line search; a linear rate where ``f`` is strongly convex.
 - :class:`GradientMethod`: gradient descent with a step rule (:mod:`~steepest.solve.convex.step_rules`).
 - :class:`Nesterov`: Nesterov's accelerated gradient with a constant step size.
+- :class:`NormalizedGradientDescent`: separates two classes by normalized logistic gradients; between logistic
+  regression and the perceptron.
+- :class:`FrankWolfe`: minimizes over a set by linear minimizations instead of projections.
+- :class:`AwayFrankWolfe`: Frank-Wolfe with away or pairwise steps; a linear rate on polytopes.
 - :class:`ProximalGradient`: proximal gradient steps with backtracking; values never rise.
 """
 
+from steepest.solve.convex.away_frank_wolfe import CARD as AWAY_FRANK_WOLFE_CARD
+from steepest.solve.convex.away_frank_wolfe import AwayFrankWolfe
 from steepest.solve.convex.fista import CARD as FISTA_CARD
 from steepest.solve.convex.fista import FISTA
+from steepest.solve.convex.frank_wolfe import CARD as FRANK_WOLFE_CARD
+from steepest.solve.convex.frank_wolfe import FrankWolfe
 from steepest.solve.convex.gradient_descent import CARD as GRADIENT_DESCENT_CARD
 from steepest.solve.convex.gradient_descent import GradientDescent
 from steepest.solve.convex.gradient_method import CARD as GRADIENT_METHOD_CARD
 from steepest.solve.convex.gradient_method import GradientMethod
 from steepest.solve.convex.nesterov import CARD as NESTEROV_CARD
 from steepest.solve.convex.nesterov import Nesterov
+from steepest.solve.convex.normalized_gradient_descent import CARD as NORMALIZED_GRADIENT_DESCENT_CARD
+from steepest.solve.convex.normalized_gradient_descent import NormalizedGradientDescent
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
 from steepest.solve.convex.proximal_gradient import CARD as PROXIMAL_GRADIENT_CARD
 from steepest.solve.convex.proximal_gradient import ProximalGradient
 
 __all__ = [
     "FISTA",
+    "AwayFrankWolfe",
     "CompositeProblem",
+    "FrankWolfe",
     "GradientDescent",
     "GradientMethod",
     "LinearModel",
     "Nesterov",
+    "NormalizedGradientDescent",
     "ProximalGradient",
 ]
 
@@ -39,5 +52,8 @@ CARDS = (
     GRADIENT_DESCENT_CARD,
     GRADIENT_METHOD_CARD,
     NESTEROV_CARD,
+    NORMALIZED_GRADIENT_DESCENT_CARD,
+    FRANK_WOLFE_CARD,
+    AWAY_FRANK_WOLFE_CARD,
     PROXIMAL_GRADIENT_CARD,
 )
