@@ -1,7 +1,8 @@
 """Convex (and smooth) minimization.
 
 Problems: :class:`steepest.core.problem.SmoothProblem`, ``min_x f(x)``; :class:`CompositeProblem`,
-``min_x f(x) + g(x)``; :class:`LinearModel`, its most common kind.
+``min_x f(x) + g(x)``; :class:`LinearModel`, its most common kind;
+:class:`SplitProblem`, ``min f(x) + g(z)`` subject to ``A x + B z = c``.
 
 Methods:
 
@@ -13,9 +14,12 @@ Methods:
   regression and the perceptron.
 - :class:`FrankWolfe`: minimizes over a set by linear minimizations instead of projections.
 - :class:`AwayFrankWolfe`: Frank-Wolfe with away or pairwise steps; a linear rate on polytopes.
+- :class:`ADMM`: two coupled functions by turns (:class:`SplitProblem`): quadratic programs, consensus, basis pursuit.
 - :class:`ProximalGradient`: proximal gradient steps with backtracking; values never rise.
 """
 
+from steepest.solve.convex.admm import ADMM
+from steepest.solve.convex.admm import CARD as ADMM_CARD
 from steepest.solve.convex.away_frank_wolfe import CARD as AWAY_FRANK_WOLFE_CARD
 from steepest.solve.convex.away_frank_wolfe import AwayFrankWolfe
 from steepest.solve.convex.fista import CARD as FISTA_CARD
@@ -33,8 +37,10 @@ from steepest.solve.convex.normalized_gradient_descent import NormalizedGradient
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
 from steepest.solve.convex.proximal_gradient import CARD as PROXIMAL_GRADIENT_CARD
 from steepest.solve.convex.proximal_gradient import ProximalGradient
+from steepest.solve.convex.split_problem import LossBlock, ProxBlock, QuadraticBlock, SplitProblem
 
 __all__ = [
+    "ADMM",
     "FISTA",
     "AwayFrankWolfe",
     "CompositeProblem",
@@ -42,9 +48,13 @@ __all__ = [
     "GradientDescent",
     "GradientMethod",
     "LinearModel",
+    "LossBlock",
     "Nesterov",
     "NormalizedGradientDescent",
+    "ProxBlock",
     "ProximalGradient",
+    "QuadraticBlock",
+    "SplitProblem",
 ]
 
 CARDS = (
@@ -55,5 +65,6 @@ CARDS = (
     NORMALIZED_GRADIENT_DESCENT_CARD,
     FRANK_WOLFE_CARD,
     AWAY_FRANK_WOLFE_CARD,
+    ADMM_CARD,
     PROXIMAL_GRADIENT_CARD,
 )
