@@ -2,7 +2,8 @@
 
 Problems: :class:`steepest.core.problem.SmoothProblem`, ``min_x f(x)``; :class:`CompositeProblem`,
 ``min_x f(x) + g(x)``; :class:`LinearModel`, its most common kind;
-:class:`SplitProblem`, ``min f(x) + g(z)`` subject to ``A x + B z = c``.
+:class:`SplitProblem`, ``min f(x) + g(z)`` subject to ``A x + B z = c``; :class:`SaddleProblem` and
+:class:`MonotoneProblem`, ``min_x max_y f(x, y)`` and variational inequalities.
 
 Methods:
 
@@ -15,6 +16,10 @@ Methods:
 - :class:`FrankWolfe`: minimizes over a set by linear minimizations instead of projections.
 - :class:`AwayFrankWolfe`: Frank-Wolfe with away or pairwise steps; a linear rate on polytopes.
 - :class:`ADMM`: two coupled functions by turns (:class:`SplitProblem`): quadratic programs, consensus, basis pursuit.
+- :class:`SubgradientMethod`: functions with kinks, projected; the slow and safe one.
+- :class:`MirrorDescent`: the subgradient method in another geometry, such as the entropy on the simplex.
+- :class:`DualAveraging`: mirror descent that weighs all subgradients alike.
+- :class:`MirrorProx`: saddle points (:class:`SaddleProblem`) and monotone operators (:class:`MonotoneProblem`).
 - :class:`ProximalGradient`: proximal gradient steps with backtracking; values never rise.
 """
 
@@ -22,6 +27,8 @@ from steepest.solve.convex.admm import ADMM
 from steepest.solve.convex.admm import CARD as ADMM_CARD
 from steepest.solve.convex.away_frank_wolfe import CARD as AWAY_FRANK_WOLFE_CARD
 from steepest.solve.convex.away_frank_wolfe import AwayFrankWolfe
+from steepest.solve.convex.dual_averaging import CARD as DUAL_AVERAGING_CARD
+from steepest.solve.convex.dual_averaging import DualAveraging
 from steepest.solve.convex.fista import CARD as FISTA_CARD
 from steepest.solve.convex.fista import FISTA
 from steepest.solve.convex.frank_wolfe import CARD as FRANK_WOLFE_CARD
@@ -30,6 +37,10 @@ from steepest.solve.convex.gradient_descent import CARD as GRADIENT_DESCENT_CARD
 from steepest.solve.convex.gradient_descent import GradientDescent
 from steepest.solve.convex.gradient_method import CARD as GRADIENT_METHOD_CARD
 from steepest.solve.convex.gradient_method import GradientMethod
+from steepest.solve.convex.mirror_descent import CARD as MIRROR_DESCENT_CARD
+from steepest.solve.convex.mirror_descent import MirrorDescent
+from steepest.solve.convex.mirror_prox import CARD as MIRROR_PROX_CARD
+from steepest.solve.convex.mirror_prox import MirrorProx
 from steepest.solve.convex.nesterov import CARD as NESTEROV_CARD
 from steepest.solve.convex.nesterov import Nesterov
 from steepest.solve.convex.normalized_gradient_descent import CARD as NORMALIZED_GRADIENT_DESCENT_CARD
@@ -37,24 +48,33 @@ from steepest.solve.convex.normalized_gradient_descent import NormalizedGradient
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
 from steepest.solve.convex.proximal_gradient import CARD as PROXIMAL_GRADIENT_CARD
 from steepest.solve.convex.proximal_gradient import ProximalGradient
+from steepest.solve.convex.saddle_problem import MonotoneProblem, SaddleProblem
 from steepest.solve.convex.split_problem import LossBlock, ProxBlock, QuadraticBlock, SplitProblem
+from steepest.solve.convex.subgradient_method import CARD as SUBGRADIENT_METHOD_CARD
+from steepest.solve.convex.subgradient_method import SubgradientMethod
 
 __all__ = [
     "ADMM",
     "FISTA",
     "AwayFrankWolfe",
     "CompositeProblem",
+    "DualAveraging",
     "FrankWolfe",
     "GradientDescent",
     "GradientMethod",
     "LinearModel",
     "LossBlock",
+    "MirrorDescent",
+    "MirrorProx",
+    "MonotoneProblem",
     "Nesterov",
     "NormalizedGradientDescent",
     "ProxBlock",
     "ProximalGradient",
     "QuadraticBlock",
+    "SaddleProblem",
     "SplitProblem",
+    "SubgradientMethod",
 ]
 
 CARDS = (
@@ -66,5 +86,9 @@ CARDS = (
     FRANK_WOLFE_CARD,
     AWAY_FRANK_WOLFE_CARD,
     ADMM_CARD,
+    SUBGRADIENT_METHOD_CARD,
+    MIRROR_DESCENT_CARD,
+    DUAL_AVERAGING_CARD,
+    MIRROR_PROX_CARD,
     PROXIMAL_GRADIENT_CARD,
 )

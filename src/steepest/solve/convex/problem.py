@@ -32,8 +32,9 @@ class CompositeProblem(Problem):
         lipschitz: a Lipschitz constant of the gradient of ``f``, > 0; ``None`` where it is not known.
         strong_convexity: a modulus of strong convexity of ``f``, >= 0; default 0.
 
-    Offers ``"value"`` (of ``f + g``), ``"smooth value"``, ``"smooth gradient"`` and ``"smooth hvp"`` (of ``f``),
-    ``"prox"`` (of ``g``), and ``"lmo"`` where ``g`` is the indicator of a bounded set.
+    Offers ``"value"`` (of ``f + g``), ``"smooth value"``, ``"smooth gradient"``, ``"smooth hvp"`` and ``"subgradient"``
+    (of ``f``, which for the last may have kinks), ``"prox"`` (of ``g``), and ``"lmo"`` where ``g`` is the indicator of
+    a bounded set.
 
     Raises:
         TypeError: ``smooth`` is not callable, ``regularizer`` is not a Regularizer, or a constant is not a number.
@@ -97,6 +98,15 @@ class CompositeProblem(Problem):
     def smooth_hvp(self, x: Point, direction: Point) -> Point:
         """The Hessian of ``f`` at ``x`` times ``direction``."""
         return self._smooth_hvp(x, direction)
+
+    @oracle("subgradient")
+    def value_and_subgradient(self, x: Point) -> tuple[Tensor, Point]:
+        """``f(x)`` and a subgradient of ``f``, for functions and losses with kinks too; counts as one subgradient.
+
+        It is what PyTorch's differentiation gives at a kink: for sums of absolute values, positive parts and maxima of
+        affine functions a subgradient.
+        """
+        return self._smooth_value_and_gradient(x)
 
     @oracle("prox")
     def prox(self, x: Point, step: float | Tensor) -> Point:
