@@ -45,6 +45,4 @@ def measure(smoke: bool, rounds: int, progress: Callable[[str], None]) -> tuple[
         for row in table
     ]
     figure = ", ".join(parts)
-        f"d = {row['d']}: {row['fewer']:.1f} times (sqrt(d)/4 = {row['sqrt(d)/4']:.1f})" for row in table
-    )
     return table, [Promise("lazy Newton: at least sqrt(d)/4 times fewer factorizations than Newton", figure, met)]

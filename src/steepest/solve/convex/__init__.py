@@ -14,6 +14,21 @@ Methods:
 - :class:`SaddleFreeNewton` and :class:`KrylovSaddleFreeNewton`: absolute eigenvalues, for functions with saddles.
 - :class:`CoordinateDescent`: one coordinate or group at a time, at random, in turn, or by Gauss-Southwell rules.
 - :class:`WorkingSetNewton`: sparse linear models to high accuracy; Newton steps on the few features that matter.
+- :class:`BlockCoordinateDescent`: blocks of coordinates, greedy rules, gradient, matrix and Newton updates.
+- :class:`MessagePassingDescent`: a sparse quadratic, solved exactly on a forest of its variables in every step.
+- :class:`FISTA`: proximal gradient steps with momentum, restart and backtracking; the one to start with for ``f + g``.
+- :class:`GradientMethod`: gradient descent with a step rule (:mod:`~steepest.solve.convex.step_rules`).
+- :class:`Nesterov`: Nesterov's accelerated gradient with a constant step size.
+- :class:`NormalizedGradientDescent`: separates two classes by normalized logistic gradients; between logistic
+  regression and the perceptron.
+- :class:`FrankWolfe`: minimizes over a set by linear minimizations instead of projections.
+- :class:`AwayFrankWolfe`: Frank-Wolfe with away or pairwise steps; a linear rate on polytopes.
+- :class:`ADMM`: two coupled functions by turns (:class:`SplitProblem`): quadratic programs, consensus, basis pursuit.
+- :class:`SubgradientMethod`: functions with kinks, projected; the slow and safe one.
+- :class:`MirrorDescent`: the subgradient method in another geometry, such as the entropy on the simplex.
+- :class:`DualAveraging`: mirror descent that weighs all subgradients alike.
+- :class:`MirrorProx`: saddle points (:class:`SaddleProblem`) and monotone operators (:class:`MonotoneProblem`).
+- :class:`ProximalGradient`: proximal gradient steps with backtracking; values never rise.
 
 Smooth methods run on a :class:`CompositeProblem` or :class:`LinearModel` by its ``as_smooth()``, where the regularizer
 is differentiable: ``LBFGS().run(LinearModel(A, y, "logistic", SquaredL2(1e-4)).as_smooth(), start, budget="1m")``.
@@ -48,35 +63,67 @@ from steepest.core.regularizer import (
     Zero,
 )
 from steepest.solve.convex import (
+    admm,
+    away_frank_wolfe,
     coordinate_descent,
+    dual_averaging,
+    fista,
+    frank_wolfe,
     gradient_descent,
+    gradient_method,
     gradient_normalized_newton,
     lazy_newton,
     lbfgs,
+    mirror_descent,
+    mirror_prox,
+    nesterov,
     newton,
+    normalized_gradient_descent,
+    proximal_gradient,
     saddle_free_newton,
+    subgradient_method,
     working_set_newton,
 )
+from steepest.solve.convex.admm import ADMM
+from steepest.solve.convex.away_frank_wolfe import AwayFrankWolfe
 from steepest.solve.convex.coordinate_descent import CoordinateDescent
+from steepest.solve.convex.dual_averaging import DualAveraging
+from steepest.solve.convex.fista import FISTA
+from steepest.solve.convex.frank_wolfe import FrankWolfe
 from steepest.solve.convex.gradient_descent import GradientDescent
+from steepest.solve.convex.gradient_method import GradientMethod
 from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedNewton
 from steepest.solve.convex.lazy_newton import LazyNewton
 from steepest.solve.convex.lbfgs import LBFGS
+from steepest.solve.convex.mirror_descent import MirrorDescent
+from steepest.solve.convex.mirror_prox import MirrorProx
+from steepest.solve.convex.nesterov import Nesterov
 from steepest.solve.convex.newton import Newton
+from steepest.solve.convex.normalized_gradient_descent import NormalizedGradientDescent
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
+from steepest.solve.convex.proximal_gradient import ProximalGradient
 from steepest.solve.convex.saddle_free_newton import KrylovSaddleFreeNewton, SaddleFreeNewton
+from steepest.solve.convex.saddle_problem import MonotoneProblem
+from steepest.solve.convex.split_problem import SplitProblem
+from steepest.solve.convex.subgradient_method import SubgradientMethod
 from steepest.solve.convex.working_set_newton import WorkingSetNewton
 
 __all__ = [
+    "ADMM",
+    "FISTA",
     "L1",
     "LBFGS",
     "Affine",
+    "AwayFrankWolfe",
     "Box",
     "CompositeProblem",
     "CoordinateDescent",
+    "DualAveraging",
     "Eigenvector",
     "ElasticNet",
+    "FrankWolfe",
     "GradientDescent",
+    "GradientMethod",
     "GradientNormalizedNewton",
     "GroupL2",
     "GroupSparseEnvelope",
@@ -87,19 +134,27 @@ __all__ = [
     "LInfBall",
     "LazyNewton",
     "LinearModel",
+    "MirrorDescent",
+    "MirrorProx",
+    "MonotoneProblem",
     "MultiBit",
+    "Nesterov",
     "Newton",
     "Nonnegative",
+    "NormalizedGradientDescent",
     "Nuclear",
     "NuclearBall",
     "OneSided",
     "OrthogonalColumns",
+    "ProximalGradient",
     "Regularizer",
     "SaddleFreeNewton",
     "Separable",
     "Simplex",
     "SparseGroup",
+    "SplitProblem",
     "SquaredL2",
+    "SubgradientMethod",
     "Ternary",
     "TotalVariation",
     "TwoValued",
@@ -108,13 +163,25 @@ __all__ = [
 ]
 
 CARDS = (
+    admm.CARD,
+    away_frank_wolfe.CARD,
     coordinate_descent.CARD,
+    dual_averaging.CARD,
+    fista.CARD,
+    frank_wolfe.CARD,
     gradient_descent.CARD,
+    gradient_method.CARD,
     gradient_normalized_newton.CARD,
     lazy_newton.CARD,
     lbfgs.CARD,
+    mirror_descent.CARD,
+    mirror_prox.CARD,
+    nesterov.CARD,
     newton.CARD,
+    normalized_gradient_descent.CARD,
+    proximal_gradient.CARD,
     saddle_free_newton.CARD,
     saddle_free_newton.KRYLOV_CARD,
+    subgradient_method.CARD,
     working_set_newton.CARD,
 )

@@ -1,19 +1,17 @@
 """Gradient descent with Armijo's line search."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from steepest.core.card import MethodCard, Paper
-from steepest.core.linesearch import armijo
 from steepest.core.problem import SmoothProblem
 from steepest.core.ranges import Integer, Real
-from steepest.core.solver import Solver, State
-from steepest.core.stopping import Stalled
-from steepest.core.tree import Point, add_scaled, norm
+from steepest.core.solver import Solver
+from steepest.core.tree import Point
+from steepest.solve.convex.step_rules import Armijo, GradientState
 
-__all__ = ["CARD", "GradientDescent", "GradientDescentState"]
+__all__ = ["CARD", "GradientDescent"]
 
 CARD = MethodCard(
     name="gradient-descent",
@@ -36,21 +34,8 @@ CARD = MethodCard(
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GradientDescentState(State):
-    """The iterate, its value, and:
-
-    Attributes:
-        gradient: the gradient at ``point``.
-        step_size: the step size that led here; 0 at the start.
-    """
-
-    gradient: Any
-    step_size: float = 0.0
-
-
 @dataclass(frozen=True)
-class GradientDescent(Solver[SmoothProblem, GradientDescentState]):
+class GradientDescent(Solver[SmoothProblem, GradientState]):
     """Gradient descent with Armijo's backtracking line search.
 
     It solves ``min_x f(x)`` for a differentiable ``f`` by::
@@ -64,6 +49,8 @@ class GradientDescent(Solver[SmoothProblem, GradientDescentState]):
     Where ``f`` is ``m``-strongly convex with an ``L``-Lipschitz gradient, ``f(x_k) - min f`` shrinks in every step at
     least by the factor ``1 - 2 m decrease t_min``, ``t_min = min(step_size, 2 (1 - decrease) shrink / L)``. A step
     costs one gradient and one value per trial. Stationarity is the Euclidean norm of the gradient.
+
+    Other step rules: :class:`~steepest.solve.convex.gradient_method.GradientMethod`.
 
     Args:
         step_size: the first trial of each search, > 0 (the unit of ``x`` per unit of the gradient). Default 1.
@@ -96,35 +83,14 @@ class GradientDescent(Solver[SmoothProblem, GradientDescentState]):
         "max_trials": Integer(low=1),
     }
 
-    def init(self, problem: SmoothProblem, start: Point, generator: torch.Generator) -> GradientDescentState:
+    def init(self, problem: SmoothProblem, start: Point, generator: torch.Generator) -> GradientState:
         """The value and the gradient at the start."""
-        value, gradient = problem.value_and_gradient(start)
-        return GradientDescentState(point=start, value=float(value), gradient=gradient, stationarity=norm(gradient))
+        return GradientState.begin(problem, start)
 
-    def step(self, problem: SmoothProblem, state: GradientDescentState) -> GradientDescentState:
+    def step(self, problem: SmoothProblem, state: GradientState) -> GradientState:
         """One line search and one gradient.
 
         Raises:
             Stalled: the gradient is zero, or no trial decreased ``f`` enough.
         """
-        assert state.value is not None
-        assert state.stationarity is not None
-        x, value, slope = state.point, float(state.value), -(float(state.stationarity) ** 2)
-        if slope == 0:
-            raise Stalled("the gradient is zero")
-        found = armijo(
-            lambda size: float(problem.value(add_scaled(x, -size, state.gradient))),
-            value,
-            slope,
-            initial=self.step_size,
-            decrease=self.decrease,
-            shrink=self.shrink,
-            max_trials=self.max_trials,
-        )
-        if not found.found:
-            raise Stalled(f"no step size decreased the value enough in {found.trials} trials")
-        point = add_scaled(x, -found.size, state.gradient)
-        gradient = problem.gradient(point)
-        return GradientDescentState(
-            point=point, value=found.value, gradient=gradient, stationarity=norm(gradient), step_size=found.size
-        )
+        return Armijo(self.step_size, self.decrease, self.shrink, self.max_trials).advance(problem, state)

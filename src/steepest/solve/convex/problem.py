@@ -33,8 +33,9 @@ class CompositeProblem(Problem):
         lipschitz: a Lipschitz constant of the gradient of ``f``, > 0; ``None`` where it is not known.
         strong_convexity: a modulus of strong convexity of ``f``, >= 0; default 0.
 
-    Offers ``"value"`` (of ``f + g``), ``"smooth value"``, ``"smooth gradient"`` and ``"smooth hvp"`` (of ``f``),
-    ``"prox"`` (of ``g``) where that is cheap, and ``"lmo"`` where ``g`` is the indicator of a bounded set.
+    Offers ``"value"`` (of ``f + g``), ``"smooth value"``, ``"smooth gradient"``, ``"smooth hvp"`` and ``"subgradient"``
+    (of ``f``, which for the last may have kinks), ``"prox"`` (of ``g``) where that is cheap, and ``"lmo"`` where ``g``
+    is the indicator of a bounded set.
 
     Raises:
         TypeError: ``smooth`` is not callable, ``regularizer`` holds other things, or a constant is not a number.
@@ -102,6 +103,15 @@ class CompositeProblem(Problem):
         """The Hessian of ``f`` at ``x`` times ``direction``."""
         return self._smooth_hvp(x, direction)
 
+    @oracle("subgradient")
+    def value_and_subgradient(self, x: Point) -> tuple[Tensor, Point]:
+        """``f(x)`` and a subgradient of ``f``, for functions and losses with kinks too; counts as one subgradient.
+
+        It is what PyTorch's differentiation gives at a kink: for sums of absolute values, positive parts and maxima of
+        affine functions a subgradient.
+        """
+        return self._smooth_value_and_gradient(x)
+
     @oracle("prox")
     def prox(self, x: Point, step: float | Tensor) -> Point:
         """The proximal step of ``g``: the minimizer of ``g(z) + |z - x|^2 / (2 step)``."""
@@ -129,6 +139,31 @@ class CompositeProblem(Problem):
 
         return smooth_view(self)
 
+    def image(self, x: Point) -> Point:
+        """``K x``, where ``f(x) = h(K x)`` with a linear ``K``: here the identity, in a linear model the design.
+
+        Images of linear combinations are combinations of images, so a method that extrapolates knows the image of
+        its new point without another product; ``h`` is what :meth:`smooth_value_at` and its kin evaluate.
+        """
+        return x
+
+    @oracle("smooth value")
+    def smooth_value_at(self, image: Point) -> Tensor:
+        """``f(x)`` from ``K x``, a 0-dim tensor."""
+        return self._smooth_value_at(image)
+
+    @oracle("smooth value", "smooth gradient")
+    def smooth_value_and_gradient_at(self, image: Point) -> tuple[Tensor, Point]:
+        """``f(x)`` and its gradient with respect to ``x``, from ``K x``; counts as one of each."""
+        return self._smooth_value_and_gradient_at(image)
+
+    def smooth_excess(self, image: Point, other: Point) -> Tensor | None:
+        """``f(x') - f(x) - <grad f(x), x' - x>`` from the images of two close points, free of cancellation.
+
+        ``None`` where no such formula is known. Not counted: it asks nothing new of ``f``.
+        """
+        return None
+
     def _regularizer(self, x: Point) -> Tensor:
         return tree.leaves(x)[0].new_zeros(()) if isinstance(self.regularizer, Zero) else self.regularizer.value(x)
 
@@ -139,6 +174,12 @@ class CompositeProblem(Problem):
 
     def _smooth_value_and_gradient(self, x: Point) -> tuple[Tensor, Point]:
         return self.smooth._value_and_gradient(x)
+
+    def _smooth_value_at(self, image: Point) -> Tensor:
+        return self._smooth_value(image)
+
+    def _smooth_value_and_gradient_at(self, image: Point) -> tuple[Tensor, Point]:
+        return self._smooth_value_and_gradient(image)
 
     def _smooth_hvp(self, x: Point, direction: Point) -> Point:
         return SmoothProblem.hvp.__wrapped__(self.smooth, x, direction)  # type: ignore[attr-defined]
@@ -245,12 +286,33 @@ class LinearModel(CompositeProblem):
         the loss at ``x``, scaled towards 0 until it is feasible.
         """
         prediction = self.predict(x)
-        dual = self.loss.derivative(prediction, self.target)
-        back = -self.scale * (self.design.mT @ dual)
-        shrink = self.regularizer.dual_scale(back)
-        dual, back = shrink * dual, shrink * back
-        primal = self.scale * self.loss.value(prediction, self.target).sum() + self.regularizer.value(x)
-        return primal + self.scale * self.loss.conjugate(dual, self.target).sum() + self.regularizer.conjugate(back)
+        value, gradient = self._smooth_value_and_gradient_at(prediction)
+        return value + self.regularizer.value(x) - self.dual_value(prediction, gradient)
+
+    def dual_value(self, image: Tensor, gradient: Tensor) -> Tensor:
+        """A lower bound on ``min F``, from the dual point that a gradient of ``f`` leaves behind; a 0-dim tensor.
+
+        It is the dual objective at the point of :meth:`gap`, and takes no product with the design.
+
+        Args:
+            image: the predictions where the gradient was taken.
+            gradient: the gradient of ``f`` there.
+        """
+        dual = self.loss.derivative(image, self.target)
+        shrink = self.regularizer.dual_scale(-gradient)
+        # A dual point scaled onto the boundary of the domain must not fall outside by rounding.
+        shrink = torch.where(shrink < 1, shrink * (1 - 4 * torch.finfo(shrink.dtype).eps), shrink)
+        conjugate = self.scale * self.loss.conjugate(shrink * dual, self.target).sum()
+        return -(conjugate + self.regularizer.conjugate(-shrink * gradient))
+
+    def image(self, x: Tensor) -> Tensor:
+        """The predictions: ``K`` is the design."""
+        return self.predict(x)
+
+    def smooth_excess(self, image: Tensor, other: Tensor) -> Tensor | None:
+        """By the second derivative of the loss: half the Hessian's quadratic form."""
+        change = other - image
+        return 0.5 * self.scale * (self.loss.second_derivative(image, self.target) * change.square()).sum()
 
     def _hessian_at(self, prediction: Tensor) -> Tensor:
         weight = self.scale * self.loss.second_derivative(prediction, self.target)
@@ -263,15 +325,20 @@ class LinearModel(CompositeProblem):
         return blocks.reshape(d * k, d * k)
 
     def _function(self, x: Tensor) -> Tensor:
-        return self.scale * self.loss.value(self.predict(x), self.target).sum()
+        return self._smooth_value_at(self.predict(x))
 
     def _smooth_value(self, x: Point) -> Tensor:
         return self._function(x)
 
     def _smooth_value_and_gradient(self, x: Point) -> tuple[Tensor, Point]:
-        prediction = self.predict(x)
-        value = self.scale * self.loss.value(prediction, self.target).sum()
-        return value, self.scale * (self.design.mT @ self.loss.derivative(prediction, self.target))
+        return self._smooth_value_and_gradient_at(self.predict(x))
+
+    def _smooth_value_at(self, image: Tensor) -> Tensor:
+        return self.scale * self.loss.value(image, self.target).sum()
+
+    def _smooth_value_and_gradient_at(self, image: Tensor) -> tuple[Tensor, Point]:
+        gradient = self.scale * (self.design.mT @ self.loss.derivative(image, self.target))
+        return self._smooth_value_at(image), gradient
 
     def _smooth_hvp(self, x: Point, direction: Point) -> Point:
         weight = self.scale * self.loss.second_derivative(self.predict(x), self.target)
