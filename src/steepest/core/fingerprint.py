@@ -45,6 +45,8 @@ def _feed(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         elif value.layout is torch.sparse_coo:
             whole = value.detach().coalesce()
             feed(whole.indices(), whole.values())
+        elif value.layout is torch.sparse_csr:
+            feed(value.crow_indices(), value.col_indices(), value.values())
     elif isinstance(value, torch.Generator):
         tag("generator")
         feed(value.get_state())

@@ -5,7 +5,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor
 
-__all__ = ["squared_norm", "take_rows"]
+__all__ = ["squared_norm", "squared_row_norms", "take_rows"]
 
 #: Up to this many rows or columns the spectral norm comes from a Gram matrix.
 _SMALL = 2000
@@ -23,6 +23,15 @@ def take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     places = torch.repeat_interleave(start[rows], counts) + within
     values, columns = matrix.values()[places], matrix.col_indices()[places]
     return torch.sparse_csr_tensor(crow, columns, values, (len(rows), matrix.shape[1]), check_invariants=False)
+
+
+def squared_row_norms(matrix: Tensor) -> Tensor:
+    """The squared Euclidean norm of every row of a matrix, dense or CSR."""
+    if matrix.layout is not torch.sparse_csr:
+        return matrix.square().sum(1)
+    start = matrix.crow_indices()
+    rows = torch.repeat_interleave(torch.arange(len(start) - 1, device=start.device), start.diff())
+    return matrix.values().new_zeros(matrix.shape[0]).index_add_(0, rows, matrix.values().square())
 
 
 def squared_norm(matrix: Tensor) -> float:
