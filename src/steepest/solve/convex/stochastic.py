@@ -11,7 +11,7 @@ from steepest.core.stopping import Measures
 from steepest.core.tree import Point, add_scaled, norm, tree_map
 from steepest.solve.convex.problem import SumProblem
 
-__all__ = ["StochasticSolver", "draw", "smoothness", "spread", "step_or"]
+__all__ = ["StochasticSolver", "draw", "measure_sum", "smoothness", "spread", "step_or"]
 
 
 def draw(samples: int, batch: int, count: int, generator: torch.Generator, *, replacement: bool) -> Tensor:
@@ -20,7 +20,7 @@ def draw(samples: int, batch: int, count: int, generator: torch.Generator, *, re
     Without replacement, the indices of one batch are distinct, and all sets of that size equally likely.
     """
     device = generator.device
-    if replacement or batch == 1:
+    if count == 0 or replacement or batch == 1:
         return torch.randint(samples, (count, batch), generator=generator, device=device)
     if batch * batch > samples:
         rows = [torch.randperm(samples, generator=generator, device=device)[:batch] for _ in range(count)]
@@ -70,6 +70,18 @@ def step_or(given: float | None, numerator: float, constant: float | None, name:
     return numerator / constant if constant > 0 else 1.0
 
 
+def measure_sum(problem: SumProblem, x: Point) -> Measures:
+    """The value at ``x``, and the norm of the gradient mapping with step ``1 / L`` (1 where ``L`` is not known): the
+    gradient's, where there is no regularizer; ``None`` where ``f`` is not smooth."""
+    if "smooth gradient" not in problem.offers:
+        return Measures.of(problem.value(x))
+    step = step_or(None, 1.0, problem.lipschitz or problem.sample_lipschitz or 1.0, "")
+    value, gradient = problem.smooth_value_and_gradient(x)
+    moved: Point = problem.prox(add_scaled(x, -step, gradient), step)
+    mapping = tree_map(lambda a, b: (a - b) / step, x, moved)
+    return Measures.of(value + problem.regularizer_value(x), norm(mapping))
+
+
 S = TypeVar("S", bound=State)
 
 
@@ -88,9 +100,13 @@ class StochasticSolver(Solver[SumProblem, S]):
     batch: int = 1
     replacement: bool = True
 
+    def batch_size(self, problem: SumProblem) -> int:
+        """Samples per batch."""
+        return self.batch
+
     def check_batch(self, problem: SumProblem) -> None:
         """Raise ``ValueError`` where a batch asks for more distinct samples than there are."""
-        if not self.replacement and self.batch > problem.samples:
+        if not self.replacement and self.batch_size(problem) > problem.samples:
             raise ValueError(
                 f"{type(self).__name__}: batch must be at most the number of samples, {problem.samples}, "
                 f"without replacement, got {self.batch}"
@@ -98,20 +114,12 @@ class StochasticSolver(Solver[SumProblem, S]):
 
     def draw(self, problem: SumProblem, count: int, generator: torch.Generator) -> Tensor:
         """``count`` batches of indices."""
-        return draw(problem.samples, self.batch, count, generator, replacement=self.replacement)
+        return draw(problem.samples, self.batch_size(problem), count, generator, replacement=self.replacement)
 
     def epoch(self, problem: SumProblem) -> int:
         """The number of batches that make up an epoch."""
-        return -(-problem.samples // self.batch)
+        return -(-problem.samples // self.batch_size(problem))
 
     def measure(self, problem: SumProblem, state: S) -> Measures:
-        """The value at the solution, and the norm of the gradient mapping with step ``1 / L`` (1 where ``L`` is not
-        known): the gradient's, where there is no regularizer; ``None`` where ``f`` is not smooth."""
-        x = self.solution(problem, state)
-        if "smooth gradient" not in problem.offers:
-            return Measures.of(problem.value(x))
-        step = step_or(None, 1.0, problem.lipschitz or problem.sample_lipschitz or 1.0, "")
-        value, gradient = problem.smooth_value_and_gradient(x)
-        moved: Point = problem.prox(add_scaled(x, -step, gradient), step)
-        mapping = tree_map(lambda a, b: (a - b) / step, x, moved)
-        return Measures.of(value + problem.regularizer_value(x), norm(mapping))
+        """The value and the stationarity at the solution."""
+        return measure_sum(problem, self.solution(problem, state))
