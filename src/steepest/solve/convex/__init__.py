@@ -12,12 +12,16 @@ Methods:
 - :class:`GrowingBatches`: SGD with batches that grow up to all samples, hence without noise in the end.
 - :class:`SVRG`, :class:`SAGA`, :class:`SARAH`: variance reduction; linear rates where ``f`` is strongly convex, for
   large sums. SAGA first for linear models (it keeps a number per sample), SVRG where a table is too large.
+- :class:`ModelBased`: proximal steps on models of single samples, for losses of smooth maps (:class:`CompositeSum`,
+  :class:`PhaseRetrieval`, :class:`BlindDeconvolution`, :class:`CovarianceEstimation`), kinks and all.
 - :class:`SpiderBoost`: variance reduction for stationary points of sums that need not be convex.
 """
 
 from steepest.solve.convex.gradient_descent import CARD, GradientDescent
 from steepest.solve.convex.growing_batches import CARD as GROWING_BATCHES_CARD
 from steepest.solve.convex.growing_batches import GrowingBatches
+from steepest.solve.convex.model_based import CARD as MODEL_BASED_CARD
+from steepest.solve.convex.model_based import ModelBased
 from steepest.solve.convex.momentum_sgd import CARD as MOMENTUM_SGD_CARD
 from steepest.solve.convex.momentum_sgd import MomentumSGD
 from steepest.solve.convex.problem import CompositeProblem, FiniteSum, LinearModel
@@ -31,18 +35,24 @@ from steepest.solve.convex.spider_boost import CARD as SPIDER_BOOST_CARD
 from steepest.solve.convex.spider_boost import SpiderBoost
 from steepest.solve.convex.svrg import CARD as SVRG_CARD
 from steepest.solve.convex.svrg import SVRG
+from steepest.solve.convex.weakly_convex import BlindDeconvolution, CompositeSum, CovarianceEstimation, PhaseRetrieval
 
 __all__ = [
     "SAGA",
     "SARAH",
     "SGD",
     "SVRG",
+    "BlindDeconvolution",
     "CompositeProblem",
+    "CompositeSum",
+    "CovarianceEstimation",
     "FiniteSum",
     "GradientDescent",
     "GrowingBatches",
     "LinearModel",
+    "ModelBased",
     "MomentumSGD",
+    "PhaseRetrieval",
     "SpiderBoost",
 ]
 
@@ -55,4 +65,5 @@ CARDS = (
     SAGA_CARD,
     SARAH_CARD,
     SPIDER_BOOST_CARD,
+    MODEL_BASED_CARD,
 )
