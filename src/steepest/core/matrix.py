@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor
 
-__all__ = ["squared_norm", "take_rows", "transposed", "weighted_gram"]
+__all__ = ["squared_norm", "squared_row_norms", "take_rows", "transposed", "weighted_gram"]
 
 #: Up to this many rows or columns the spectral norm comes from a Gram matrix.
 _SMALL = 2000
@@ -62,6 +62,15 @@ def weighted_gram(matrix: Tensor, weight: Tensor) -> Tensor:
     design = matrix.to_dense() if matrix.layout is torch.sparse_csr else matrix
     gram = design.mT @ (weight[:, None] * design)
     return 0.5 * (gram + gram.mT)
+
+
+def squared_row_norms(matrix: Tensor) -> Tensor:
+    """The squared Euclidean norm of every row of a matrix, dense or CSR."""
+    if matrix.layout is not torch.sparse_csr:
+        return matrix.square().sum(1)
+    start = matrix.crow_indices()
+    rows = torch.repeat_interleave(torch.arange(len(start) - 1, device=start.device), start.diff())
+    return matrix.values().new_zeros(matrix.shape[0]).index_add_(0, rows, matrix.values().square())
 
 
 def squared_norm(matrix: Tensor) -> float:

@@ -29,6 +29,14 @@ Methods:
 - :class:`DualAveraging`: mirror descent that weighs all subgradients alike.
 - :class:`MirrorProx`: saddle points (:class:`SaddleProblem`) and monotone operators (:class:`MonotoneProblem`).
 - :class:`ProximalGradient`: proximal gradient steps with backtracking; values never rise.
+- :class:`SGD`: proximal stochastic gradient steps with any step rule and average: cheap and rough.
+- :class:`MomentumSGD`: growing momentum, by which the last iterate does what SGD's average does.
+- :class:`GrowingBatches`: SGD with batches that grow up to all samples, hence without noise in the end.
+- :class:`SVRG`, :class:`SAGA`, :class:`SARAH`: variance reduction; linear rates where ``f`` is strongly convex, for
+  large sums. SAGA first for linear models (it keeps a number per sample), SVRG where a table is too large.
+- :class:`ModelBased`: proximal steps on models of single samples, for losses of smooth maps (:class:`CompositeSum`,
+  :class:`PhaseRetrieval`, :class:`BlindDeconvolution`, :class:`CovarianceEstimation`), kinks and all.
+- :class:`SpiderBoost`: variance reduction for stationary points of sums that need not be convex.
 
 Smooth methods run on a :class:`CompositeProblem` or :class:`LinearModel` by its ``as_smooth()``, where the regularizer
 is differentiable: ``LBFGS().run(LinearModel(A, y, "logistic", SquaredL2(1e-4)).as_smooth(), start, budget="1m")``.
@@ -72,16 +80,24 @@ from steepest.solve.convex import (
     gradient_descent,
     gradient_method,
     gradient_normalized_newton,
+    growing_batches,
     lazy_newton,
     lbfgs,
     mirror_descent,
     mirror_prox,
+    model_based,
+    momentum_sgd,
     nesterov,
     newton,
     normalized_gradient_descent,
     proximal_gradient,
     saddle_free_newton,
+    saga,
+    sarah,
+    sgd,
+    spider_boost,
     subgradient_method,
+    svrg,
     working_set_newton,
 )
 from steepest.solve.convex.admm import ADMM
@@ -93,19 +109,28 @@ from steepest.solve.convex.frank_wolfe import FrankWolfe
 from steepest.solve.convex.gradient_descent import GradientDescent
 from steepest.solve.convex.gradient_method import GradientMethod
 from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedNewton
+from steepest.solve.convex.growing_batches import GrowingBatches
 from steepest.solve.convex.lazy_newton import LazyNewton
 from steepest.solve.convex.lbfgs import LBFGS
 from steepest.solve.convex.mirror_descent import MirrorDescent
 from steepest.solve.convex.mirror_prox import MirrorProx
+from steepest.solve.convex.model_based import ModelBased
+from steepest.solve.convex.momentum_sgd import MomentumSGD
 from steepest.solve.convex.nesterov import Nesterov
 from steepest.solve.convex.newton import Newton
 from steepest.solve.convex.normalized_gradient_descent import NormalizedGradientDescent
-from steepest.solve.convex.problem import CompositeProblem, LinearModel
+from steepest.solve.convex.problem import CompositeProblem, FiniteSum, LinearModel, SumProblem
 from steepest.solve.convex.proximal_gradient import ProximalGradient
 from steepest.solve.convex.saddle_free_newton import KrylovSaddleFreeNewton, SaddleFreeNewton
-from steepest.solve.convex.saddle_problem import MonotoneProblem
-from steepest.solve.convex.split_problem import SplitProblem
+from steepest.solve.convex.saddle_problem import MonotoneProblem, SaddleProblem
+from steepest.solve.convex.saga import SAGA
+from steepest.solve.convex.sarah import SARAH
+from steepest.solve.convex.sgd import SGD
+from steepest.solve.convex.spider_boost import SpiderBoost
+from steepest.solve.convex.split_problem import LossBlock, ProxBlock, QuadraticBlock, SplitProblem
 from steepest.solve.convex.subgradient_method import SubgradientMethod
+from steepest.solve.convex.svrg import SVRG
+from steepest.solve.convex.weakly_convex import BlindDeconvolution, CompositeSum, CovarianceEstimation, PhaseRetrieval
 from steepest.solve.convex.working_set_newton import WorkingSetNewton
 
 __all__ = [
@@ -113,20 +138,29 @@ __all__ = [
     "FISTA",
     "L1",
     "LBFGS",
+    "SAGA",
+    "SARAH",
+    "SGD",
+    "SVRG",
     "Affine",
     "AwayFrankWolfe",
+    "BlindDeconvolution",
     "Box",
     "CompositeProblem",
+    "CompositeSum",
     "CoordinateDescent",
+    "CovarianceEstimation",
     "DualAveraging",
     "Eigenvector",
     "ElasticNet",
+    "FiniteSum",
     "FrankWolfe",
     "GradientDescent",
     "GradientMethod",
     "GradientNormalizedNewton",
     "GroupL2",
     "GroupSparseEnvelope",
+    "GrowingBatches",
     "Halfspace",
     "KrylovSaddleFreeNewton",
     "L1Ball",
@@ -134,8 +168,11 @@ __all__ = [
     "LInfBall",
     "LazyNewton",
     "LinearModel",
+    "LossBlock",
     "MirrorDescent",
     "MirrorProx",
+    "ModelBased",
+    "MomentumSGD",
     "MonotoneProblem",
     "MultiBit",
     "Nesterov",
@@ -146,15 +183,21 @@ __all__ = [
     "NuclearBall",
     "OneSided",
     "OrthogonalColumns",
+    "PhaseRetrieval",
+    "ProxBlock",
     "ProximalGradient",
+    "QuadraticBlock",
     "Regularizer",
     "SaddleFreeNewton",
+    "SaddleProblem",
     "Separable",
     "Simplex",
     "SparseGroup",
+    "SpiderBoost",
     "SplitProblem",
     "SquaredL2",
     "SubgradientMethod",
+    "SumProblem",
     "Ternary",
     "TotalVariation",
     "TwoValued",
@@ -172,16 +215,24 @@ CARDS = (
     gradient_descent.CARD,
     gradient_method.CARD,
     gradient_normalized_newton.CARD,
+    growing_batches.CARD,
     lazy_newton.CARD,
     lbfgs.CARD,
     mirror_descent.CARD,
     mirror_prox.CARD,
+    model_based.CARD,
+    momentum_sgd.CARD,
     nesterov.CARD,
     newton.CARD,
     normalized_gradient_descent.CARD,
     proximal_gradient.CARD,
     saddle_free_newton.CARD,
     saddle_free_newton.KRYLOV_CARD,
+    saga.CARD,
+    sarah.CARD,
+    sgd.CARD,
+    spider_boost.CARD,
     subgradient_method.CARD,
+    svrg.CARD,
     working_set_newton.CARD,
 )

@@ -1,6 +1,7 @@
-"""The problems of this room: composite functions, and linear models as their most common kind."""
+"""The problems of this room: composite functions, finite sums, and linear models as their most common kind."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,15 +10,15 @@ from torch import Tensor
 
 from steepest.core import tree
 from steepest.core.losses import Loss, loss_of
-from steepest.core.matrix import squared_norm, take_rows, weighted_gram
-from steepest.core.oracle import oracle
+from steepest.core.matrix import squared_norm, squared_row_norms, take_rows, weighted_gram
+from steepest.core.oracle import oracle, tally
 from steepest.core.problem import Problem, SmoothProblem
-from steepest.core.ranges import OneOf, Real
+from steepest.core.ranges import Integer, OneOf, Real
 from steepest.core.regularizer import Regularizer, Separable, Zero, regularizer_of
 from steepest.core.tree import Point
 from steepest.solve.convex.columns import Columns
 
-__all__ = ["CompositeProblem", "LinearModel"]
+__all__ = ["CompositeProblem", "FiniteSum", "LinearModel", "SumProblem"]
 
 
 class CompositeProblem(Problem):
@@ -185,7 +186,161 @@ class CompositeProblem(Problem):
         return SmoothProblem.hvp.__wrapped__(self.smooth, x, direction)  # type: ignore[attr-defined]
 
 
-class LinearModel(CompositeProblem):
+class SumProblem(CompositeProblem):
+    r"""Minimize a mean of functions of which single ones can be asked::
+
+        min_x f(x) + g(x),        f = (1/n) sum_i f_i
+
+    The base of :class:`FiniteSum` and :class:`LinearModel`: the oracles of samples, counted in samples. Offers
+    ``"samples"`` (gradients: each that is asked for counts as one, so a full gradient counts ``n``) and ``"sample
+    values"``, besides what a :class:`CompositeProblem` offers. Indices are 1-dim tensors of integers, at least one,
+    repetitions allowed.
+    """
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """The number of samples, ``n``."""
+
+    @property
+    @abstractmethod
+    def sample_lipschitz(self) -> float | None:
+        """A Lipschitz constant that the gradients of all ``f_i`` share; ``None`` where it is not known."""
+
+    @oracle("samples")
+    def sample_gradient(self, x: Point, indices: Tensor) -> Point:
+        """The mean of ``grad f_i(x)`` over the samples ``indices``: an unbiased estimate of the gradient of ``f`` where
+        they are drawn uniformly."""
+        tally("samples", len(indices) - 1)  # the mark has counted one
+        return self._sample_gradient(x, indices)
+
+    @oracle("samples", "sample values")
+    def sample_value_and_gradient(self, x: Point, indices: Tensor) -> tuple[Tensor, Point]:
+        """The mean of ``f_i(x)`` over the samples ``indices``, a 0-dim tensor, and the mean of their gradients."""
+        tally("samples", len(indices) - 1)
+        tally("sample values", len(indices) - 1)
+        return self._sample_value_and_gradient(x, indices)
+
+    @oracle("sample values")
+    def sample_values(self, x: Point, indices: Tensor) -> Tensor:
+        """``f_i(x)`` for the samples ``indices``, one number each."""
+        tally("sample values", len(indices) - 1)
+        return self._sample_values(x, indices)
+
+    @oracle("samples")
+    def full_gradient(self, x: Point) -> Point:
+        """The gradient of ``f``, as :meth:`smooth_gradient`, but counted as ``n`` samples: methods that mix full
+        gradients with gradients of samples ask for it in this way, so that all they ask for has one unit."""
+        tally("samples", self.samples - 1)
+        return self._smooth_value_and_gradient(x)[1]
+
+    @oracle("samples")
+    def compact_gradients(self, x: Point, indices: Tensor) -> Point:
+        """The gradients of the samples ``indices`` one by one, in a form that is cheap to keep: for a linear model one
+        number each, in general tensors like ``x`` with a first dimension more."""
+        tally("samples", len(indices) - 1)
+        return self._compact_gradients(x, indices)
+
+    def mean_of_compact(self, compact: Point, indices: Tensor) -> Point:
+        """The mean of gradients in the form of :meth:`compact_gradients`, which is linear in them; not counted."""
+        return tree.tree_map(lambda leaf: leaf.mean(0), compact)
+
+    def _sample_value_and_gradient(self, x: Point, indices: Tensor) -> tuple[Tensor, Point]:
+        return self._sample_values(x, indices).mean(), self._sample_gradient(x, indices)
+
+    @abstractmethod
+    def _sample_gradient(self, x: Point, indices: Tensor) -> Point: ...
+
+    @abstractmethod
+    def _sample_values(self, x: Point, indices: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _compact_gradients(self, x: Point, indices: Tensor) -> Point: ...
+
+
+class FiniteSum(SumProblem):
+    r"""Minimize a mean of differentiable functions plus one whose prox is cheap::
+
+        min_x (1/n) sum_i f_i(x) + g(x)
+
+    Args:
+        function: ``function(x, indices)`` returns ``f_i(x)`` for the samples ``indices`` (a 1-dim tensor of integers on
+            the device of ``x``), a tensor of the shape of ``indices``. It is differentiated by PyTorch; for
+            ``compact_gradients`` (SAGA), ``torch.func.vmap`` must be able to map it over samples.
+        samples: ``n``, the number of samples, >= 1.
+        regularizer: ``g``, a function of the one tensor that a point then is; default 0.
+        lipschitz: a Lipschitz constant of the gradient of ``f``, > 0; ``None`` where it is not known.
+        sample_lipschitz: the same for the gradient of every ``f_i``, > 0; ``None`` where it is not known.
+        strong_convexity: a modulus of strong convexity of ``f``, >= 0; default 0.
+
+    Raises:
+        TypeError: ``function`` is not callable or does not return a real tensor, or an argument is of a wrong kind.
+        ValueError: it returns another shape than one number per sample, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Tensor], Tensor],
+        samples: int,
+        regularizer: Regularizer | None = None,
+        *,
+        lipschitz: float | None = None,
+        sample_lipschitz: float | None = None,
+        strong_convexity: float = 0.0,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"function must be callable, got {function!r} of type {type(function).__name__}")
+        Integer(low=1).check("samples", samples)
+        Real(low=0.0, low_open=True, optional=True).check("sample_lipschitz", sample_lipschitz)
+        self.function = function
+        self.count = int(samples)
+        self.smoothness = sample_lipschitz
+        super().__init__(self._mean, regularizer, lipschitz=lipschitz, strong_convexity=strong_convexity)
+
+    @property
+    def samples(self) -> int:
+        """The number of samples, ``n``."""
+        return self.count
+
+    @property
+    def sample_lipschitz(self) -> float | None:
+        """As given."""
+        return self.smoothness
+
+    def _mean(self, x: Point) -> Tensor:
+        return self._values(x, torch.arange(self.count, device=tree.leaves(x)[0].device)).mean()
+
+    def _values(self, x: Point, indices: Tensor) -> Tensor:
+        values = self.function(x, indices)
+        if not isinstance(values, Tensor) or values.is_complex():
+            kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+            raise TypeError(f"function must return a real tensor with one number per sample, got {kind}")
+        if values.shape != indices.shape:
+            raise ValueError(
+                f"function must return one number per sample, of shape {list(indices.shape)}; got {list(values.shape)}"
+            )
+        return values
+
+    def _sample_values(self, x: Point, indices: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._values(x, indices)
+
+    def _sample_gradient(self, x: Point, indices: Tensor) -> Point:
+        return self._sample_value_and_gradient(x, indices)[1]
+
+    def _sample_value_and_gradient(self, x: Point, indices: Tensor) -> tuple[Tensor, Point]:
+        return SmoothProblem(lambda point: self._values(point, indices).mean())._value_and_gradient(x)
+
+    def _compact_gradients(self, x: Point, indices: Tensor) -> Point:
+        def one(point: Point, index: Tensor) -> Tensor:
+            return self._values(point, index[None])[0]
+
+        with torch.enable_grad():
+            found = torch.func.vmap(torch.func.grad(one), in_dims=(None, 0))(x, indices)
+        return tree.tree_map(lambda leaf: leaf.detach(), found)
+
+
+class LinearModel(SumProblem):
     r"""A regularized linear model::
 
         min_x  c sum_i loss(a_i . x, y_i) + g(x),        c = 1/n or 1
@@ -201,8 +356,8 @@ class LinearModel(CompositeProblem):
         scale: ``"mean"`` (default, ``c = 1/n``) or ``"sum"`` (``c = 1``).
 
     Data of an integer dtype are converted to float64. Besides what a :class:`CompositeProblem` offers: ``"samples"``
-    (gradients of chosen samples), ``"columns"`` (single features, for coordinate methods), ``"hessian"`` (dense), and
-    ``"gap"`` where ``g`` has a conjugate.
+    and ``"sample values"`` (see :class:`SumProblem`; ``f_i`` is ``n c loss(a_i . x, y_i)``), ``"columns"`` (single
+    features, for coordinate methods), ``"hessian"`` (dense), and ``"gap"`` where ``g`` has a conjugate.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or shape, or holds NaN or an infinity.
@@ -226,6 +381,7 @@ class LinearModel(CompositeProblem):
         super().__init__(self._function, regularizer)
         self._norm: float | None = None
         self._columns: Columns | None = None
+        self._row_norm: float | None = None
 
     @property
     def offers(self) -> frozenset[str]:
@@ -259,10 +415,25 @@ class LinearModel(CompositeProblem):
         """``A x``: the predictions of all samples."""
         return self.design @ x
 
-    @oracle("samples")
-    def sample_gradient(self, x: Tensor, indices: Tensor) -> Tensor:
-        """The mean of ``n c grad loss(a_i . x, y_i)`` over the samples ``indices``: an unbiased estimate of the
-        gradient of ``f`` where they are drawn uniformly."""
+    @property
+    def sample_lipschitz(self) -> float | None:
+        """``n c`` times the curvature of the loss times the largest squared norm of a row of the design; ``None`` for a
+        loss that is not smooth."""
+        if math.isinf(self.loss.curvature):
+            return None
+        if self._row_norm is None:
+            self._row_norm = float(squared_row_norms(self.design).max())
+        return self.samples * self.scale * self.loss.curvature * self._row_norm
+
+    def mean_of_compact(self, compact: Tensor, indices: Tensor) -> Tensor:
+        """The mean of gradients that are rows of the design times the derivatives of the loss, ``compact``."""
+        rows = take_rows(self.design, indices)
+        return (rows.mT @ compact) * (self.scale * self.samples / len(indices))
+
+    def _compact_gradients(self, x: Tensor, indices: Tensor) -> Tensor:
+        return self.loss.derivative(take_rows(self.design, indices) @ x, self.target[indices])
+
+    def _sample_gradient(self, x: Tensor, indices: Tensor) -> Tensor:
         rows = take_rows(self.design, indices)
         slope = self.loss.derivative(rows @ x, self.target[indices])
         return (rows.mT @ slope) * (self.scale * self.samples / len(indices))
@@ -271,6 +442,10 @@ class LinearModel(CompositeProblem):
     def columns(self, indices: Tensor) -> Tensor:
         """The features ``indices`` as the rows of a dense matrix, ``(k, n)``."""
         return Columns.of(self).dense(indices)
+
+    def _sample_values(self, x: Tensor, indices: Tensor) -> Tensor:
+        losses = self.loss.value(take_rows(self.design, indices) @ x, self.target[indices])
+        return self.scale * self.samples * losses.reshape(len(indices), -1).sum(1)
 
     @oracle("hessian")
     def hessian(self, x: Tensor) -> Tensor:
