@@ -6,17 +6,20 @@ Rooms load when they are first used, so ``import steepest`` costs little more th
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("arena", "catalogue", "claims", "core", "data", "optim", "solve")
-__all__ = ["__version__", *_ROOMS]
+_ROOMS = ("arena", "catalogue", "claims", "core", "data", "optim", "solve", "train")
+_HOMES = {"minimize": "steepest.solve.convex"}
+__all__ = ["__version__", *_HOMES, *_ROOMS]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"steepest.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'steepest' has no attribute {name!r}")
 
 

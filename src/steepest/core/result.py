@@ -36,6 +36,7 @@ class Result(Generic[S]):
         seconds: time spent in ``init`` and ``step``.
         calls: oracle calls by name.
         measures: value, stationarity and feasibility at ``state``.
+        method: which solver ran and why, where it was chosen by :func:`steepest.minimize`; else empty.
     """
 
     solution: Any
@@ -47,6 +48,7 @@ class Result(Generic[S]):
     seconds: float
     calls: dict[str, int]
     measures: Measures
+    method: str = ""
 
     @property
     def success(self) -> bool:

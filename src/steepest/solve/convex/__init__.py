@@ -112,6 +112,7 @@ from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedN
 from steepest.solve.convex.growing_batches import GrowingBatches
 from steepest.solve.convex.lazy_newton import LazyNewton
 from steepest.solve.convex.lbfgs import LBFGS
+from steepest.solve.convex.minimize import Choice, choose, minimize
 from steepest.solve.convex.mirror_descent import MirrorDescent
 from steepest.solve.convex.mirror_prox import MirrorProx
 from steepest.solve.convex.model_based import ModelBased
@@ -146,6 +147,7 @@ __all__ = [
     "AwayFrankWolfe",
     "BlindDeconvolution",
     "Box",
+    "Choice",
     "CompositeProblem",
     "CompositeSum",
     "CoordinateDescent",
@@ -203,6 +205,8 @@ __all__ = [
     "TwoValued",
     "WorkingSetNewton",
     "Zero",
+    "choose",
+    "minimize",
 ]
 
 CARDS = (
