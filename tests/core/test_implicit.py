@@ -113,14 +113,14 @@ def test_many_numbers_at_once() -> None:
 # ---- lasso and its kin: the fixed point of a proximal gradient step
 
 
-def iterate(problem: Any, start: Tensor, steps: int = 4000) -> Tensor:
+def iterate(problem: Any, start: Tensor, steps: int = 600) -> Tensor:
     """Proximal gradient steps until nothing moves."""
     step = 1 / problem.lipschitz
     x = start
     for _ in range(steps):
         moved = problem.prox(x - step * problem.smooth_gradient(x), step)
-        if torch.equal(moved, x):
-            break
+        if (moved - x).abs().max() <= 1e-15:
+            return moved
         x = moved
     return x
 
@@ -156,7 +156,7 @@ def test_the_lasso_on_its_support() -> None:
     assert torch.autograd.gradgradcheck(lambda t, w: lasso(design.detach(), t, w), (target, weight), atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [0.05, 1.0, 4.0])
+@pytest.mark.parametrize("step", [0.05, 4.0])
 @pytest.mark.parametrize(
     "make",
     [lambda w: GroupL2(w, 2), lambda w: TotalVariation(0.3 * w), Simplex, SquaredL2],
@@ -232,16 +232,15 @@ def test_points_and_data_may_be_trees_and_hold_anything() -> None:
     @implicit(smooth_optimality(problem), symmetric=True)
     def solve(data: dict[str, Any], power: int, note: str, *, steps: int) -> dict[str, Any]:
         calls.append(torch.is_grad_enabled())
-        x = {"weight": torch.zeros(2, dtype=torch.float64), "rest": [torch.zeros((), dtype=torch.float64)]}
-        current = problem(data, power, note)
-        for _ in range(steps):
-            g = current.gradient(x)
-            x = {"weight": x["weight"] - 0.02 * g["weight"], "rest": [x["rest"][0] - 0.02 * g["rest"][0]]}
-        return x
+        assert (power, note, steps) == (2, "x", 7)
+        design = torch.cat([data["features"], torch.ones(6, 1, dtype=torch.float64)], dim=1)
+        penalty = torch.cat([data["ridge"].expand(2), torch.ones(1, dtype=torch.float64)])
+        found = torch.linalg.solve(design.T @ design + penalty.diag(), design.T @ data["target"])
+        return {"weight": found[:2], "rest": [found[2]]}
 
     def flat(features: Tensor, target: Tensor, ridge: Tensor) -> Tensor:
         data = {"features": features, "target": target, "rows": rows, "ridge": ridge, "unused": None}
-        x = solve(data, 2, "x", steps=3000)
+        x = solve(data, 2, "x", steps=7)
         return torch.cat([x["weight"], x["rest"][0].reshape(1)])
 
     inputs = (draw(6, 2).requires_grad_(), draw(6, seed=1).requires_grad_(), number(0.7))
@@ -318,17 +317,28 @@ def test_a_large_system_that_is_not_symmetric(linear_solver: Any) -> None:
 
 
 def test_a_large_symmetric_system_takes_few_products() -> None:
-    n, products = 20_000, 0
+    n, rounds = 20_000, 0
     diagonal = torch.linspace(1, 10, n, dtype=torch.float64)
 
+    class Diagonal(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return diagonal * x
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            nonlocal rounds
+            rounds += 1
+            return diagonal * g
+
     def optimality(x: Tensor, b: Tensor) -> Tensor:
-        return diagonal * x - b
+        return Diagonal.apply(x) - b
 
     b = torch.ones(n, dtype=torch.float64, requires_grad=True)
     solve = implicit(optimality, symmetric=True)(lambda b: b / diagonal)
     (found,) = torch.autograd.grad(solve(b).sum(), b)
     torch.testing.assert_close(found, 1 / diagonal, rtol=1e-8, atol=0)
-    assert products == 0
+    assert 3 < rounds < 50  # the condition is 10: each product takes off half of the error
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
