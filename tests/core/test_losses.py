@@ -185,6 +185,18 @@ def test_the_prox_takes_a_step_for_each_sample_and_keeps_float32(loss: Loss) -> 
         assert getattr(loss, name)(p.float(), y.float()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_prox_of_the_logistic_loss_converges_where_newtons_method_cycles(dtype: torch.dtype) -> None:
+    points = torch.linspace(-200, 200, 401, dtype=dtype)
+    loss, y = Logistic(), torch.ones(401, dtype=dtype)
+    for step in (1e-6, 0.1, 1.0, 30.0, 1e3, 1e4, 1e6, 1e9):
+        z = loss.prox(points, step, y)
+        residual = z - points + step * loss.derivative(z, y)
+        slope = 1 + step * loss.second_derivative(z, y)
+        scale = z.abs() + points.abs() + step * loss.derivative(z, y).abs() + 1
+        assert (residual.abs() <= 10 * torch.finfo(dtype).eps * (scale + slope * z.abs())).all()
+
+
 def test_the_logistic_loss_far_away() -> None:
     z = torch.tensor([1e4, -1e4, 800.0, -800.0], dtype=torch.float64)
     y = torch.ones(4, dtype=torch.float64)
