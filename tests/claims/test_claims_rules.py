@@ -218,6 +218,13 @@ WINNER: dict[str, dict[str, Any]] = {
         "convolutional_drop_muon_test_points": -0.2,
         "perceptron_drop_muon_speed_up": 1.3,
     },
+    "cs-regularizers": {
+        "seeds": 20,
+        **spread("saving_two_valued", 0.03, 0.06),
+        **spread("saving_one_sided", 0.1, 0.3),
+        **spread("saving_ternary", 0.1, 0.3),
+        **{f"crossing_{k}_{who}": 0.5 for k in ("two_valued", "one_sided", "ternary") for who in ("ours", "norm")},
+    },
     "psgd": {
         "seeds": 5,
         **{k: v for n in ("0", "0.01", "0.1") for k, v in spread(f"log10_error_ratio_noise_{n}", -2.0, -1.0).items()},
@@ -229,6 +236,10 @@ WINNER: dict[str, dict[str, Any]] = {
             for k, v in spread(f"log10_{what}_ratio_{problem}_{rival}", -1.0, -0.5).items()
         },
     },
+}
+
+NOTHING = {
+    k: v for kind in ("two_valued", "one_sided", "ternary") for k, v in spread(f"saving_{kind}", 0, 0.01).items()
 }
 
 #: What is changed in the winner's figures, and the verdict that must follow.
@@ -420,6 +431,12 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("drop-muon", spread("convolutional_drop_muon_speed_up", 0.6, 0.8), NO),
     ("drop-muon", spread("convolutional_drop_muon_speed_up", None, None), UNKNOWN),
     ("drop-muon", {"perceptron_drop_muon_speed_up": None}, YES),
+    # Cauchy-Schwarz: too small a saving, an open one, two of them; none, open or refuted.
+    ("cs-regularizers", spread("saving_two_valued", 0.01, 0.02), PARTLY),
+    ("cs-regularizers", spread("saving_ternary", -0.01, 0.2), PARTLY),
+    ("cs-regularizers", {**spread("saving_two_valued", -0.1, 0.2), **spread("saving_one_sided", -0.1, 0.0)}, PARTLY),
+    ("cs-regularizers", NOTHING | spread("saving_two_valued", -0.01, 0.04), UNKNOWN),
+    ("cs-regularizers", NOTHING, NO),
     # PSGD: each part open or refuted; estimation without noise does not count; neither of the first two.
     ("psgd", spread("log10_error_ratio_noise_0", 1.0, 2.0), YES),
     ("psgd", spread("log10_error_ratio_noise_0.1", -0.5, 0.1), PARTLY),

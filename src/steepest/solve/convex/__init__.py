@@ -37,6 +37,8 @@ from steepest.core.regularizer import (
     TwoValued,
     Zero,
 )
+from steepest.core.regularizer.cauchy_schwarz import CARD as CAUCHY_SCHWARZ_CARD
+from steepest.core.regularizer.norms import GROUP_SPARSE_ENVELOPE_CARD
 from steepest.solve.convex.gradient_descent import CARD, GradientDescent
 from steepest.solve.convex.problem import CompositeProblem, LinearModel
 
@@ -72,4 +74,4 @@ __all__ = [
     "Zero",
 ]
 
-CARDS = (CARD,)
+CARDS = (CARD, CAUCHY_SCHWARZ_CARD, GROUP_SPARSE_ENVELOPE_CARD)
