@@ -437,6 +437,7 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("cs-regularizers", {**spread("saving_two_valued", -0.1, 0.2), **spread("saving_one_sided", -0.1, 0.0)}, PARTLY),
     ("cs-regularizers", NOTHING | spread("saving_two_valued", -0.01, 0.04), UNKNOWN),
     ("cs-regularizers", NOTHING, NO),
+    ("cs-regularizers", {"crossing_ternary_norm": None}, YES),
     # PSGD: each part open or refuted; estimation without noise does not count; neither of the first two.
     ("psgd", spread("log10_error_ratio_noise_0", 1.0, 2.0), YES),
     ("psgd", spread("log10_error_ratio_noise_0.1", -0.5, 0.1), PARTLY),

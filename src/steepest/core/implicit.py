@@ -63,7 +63,8 @@ def implicit(
     The derivative is that of the exact solution where ``optimality`` is differentiable and its Jacobian regular; its
     error is in proportion to how far the returned ``x`` is from solving. ``optimality`` must be made of operations that
     PyTorch differentiates, once more than the derivatives that are asked for (twice for first derivatives where it is
-    a gradient itself; ``"normal-cg"`` and second derivatives take one more).
+    a gradient itself; ``"normal-cg"`` and second derivatives take one more). Forward mode and the transforms of
+    ``torch.func`` do not pass.
 
     Args:
         optimality: ``F(x, *data)``, of the structure of ``x``; see :func:`smooth_optimality` and
