@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steepest.catalogue import cards
 from steepest.core.card import Choice, Float, Integers, MethodCard, Paper
 
 FRACTION = st.floats(0.0, 1.0, exclude_max=True)
@@ -60,3 +61,9 @@ def test_line() -> None:
         wraps="torch.optim",
     )
     assert wrapped.line() == "torch.optim.SGD(model.parameters())"
+
+
+def test_the_line_of_a_regularizer_runs_nothing() -> None:
+    assert cards()["wgsef"].line() == "steepest.solve.convex.GroupSparseEnvelope(weight=0.01, k=10)"
+    assert cards()["cs-regularizers"].line() == "steepest.solve.convex.TwoValued()"
+    assert cards()["gradient-descent"].line().endswith("GradientDescent().run(problem, start, budget=budget)")

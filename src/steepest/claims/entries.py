@@ -20,6 +20,7 @@ _MODULES = {
     "asgo": "asgo",
     "auon": "auon",
     "coordinate-clip": "coordinate_clip",
+    "cs-regularizers": "cs_regularizers",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
     "frugal": "frugal",

@@ -152,7 +152,9 @@ class MethodCard:
         merged = {**self.settings, **settings}
         arguments = ", ".join(f"{k}={_literal(v)}" for k, v in merged.items())
         if not self.trains:
-            return f"steepest.solve.{self.room}.{name}({arguments}).run(problem, start, budget=budget)"
+            made = f"steepest.solve.{self.room}.{name}({arguments})"
+            # A regularizer is a part of a problem, which solvers are run on.
+            return f"{made}.run(problem, start, budget=budget)" if hasattr(self.load(), "run") else made
         public = module if self.wraps else "steepest.optim"
         first = "model" if self.takes_model else "model.parameters()"
         return f"{public}.{name}({first}{', ' if arguments else ''}{arguments})"

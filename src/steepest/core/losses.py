@@ -155,20 +155,30 @@ class Logistic(Loss):
         return torch.where((s >= 0) & (s <= 1), entropy, math.inf)
 
     def prox(self, prediction: Tensor, step: float | Tensor, target: Tensor) -> Tensor:
-        # In the margin m = y z: m = p + t sigmoid(-m), whose solution lies in [p, p + t]; Newton's method from the
-        # middle, kept in the bracket that each residual narrows, is safe and has quadratic convergence.
+        # In the margin m = y z: m = p + t sigmoid(-m), whose solution lies in [p, p + t]. Newton's method alone may
+        # cycle, so a step that leaves the bracket, or is not half as long as the one before the last, is replaced by
+        # a bisection.
         p = target * prediction
         low, high = p, p + step
         m = p + 0.5 * step
-        for _ in range(60):
+        before = last = (high - low).abs()
+        tolerance = 4 * torch.finfo(m.dtype).eps
+        for _ in range(200):
             s = torch.sigmoid(-m)
             residual = m - p - step * s
             low, high = torch.where(residual < 0, m, low), torch.where(residual > 0, m, high)
-            newton = m - residual / (1 + step * s * (1 - s))
-            following = torch.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
-            if torch.equal(following, m):
-                break
+            change = residual / (1 + step * s * (1 - s))
+            newton = m - change
+            good = (newton >= low) & (newton <= high) & (2 * change.abs() <= before)
+            following = torch.where(good, newton, 0.5 * (low + high))
+            # Close to the solution a residual is rounding, of what is subtracted.
+            noise = tolerance * (m.abs() + p.abs() + step * s) / (1 + step * s * (1 - s))
+            done = ~(change.abs() > noise)  # NaN too: it would never end
+            following = torch.where(done, m, following)
+            before, last = last, (following - m).abs()
             m = following
+            if bool(done.all()):
+                break
         return target * m
 
 

@@ -18,10 +18,27 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from steepest.core.card import MethodCard, Paper
 from steepest.core.ranges import Integer
 from steepest.core.regularizer.base import Regularizer, check_weight
 
-__all__ = ["CauchySchwarz", "Eigenvector", "MultiBit", "OneSided", "OrthogonalColumns", "Ternary", "TwoValued"]
+__all__ = ["CARD", "CauchySchwarz", "Eigenvector", "MultiBit", "OneSided", "OrthogonalColumns", "Ternary", "TwoValued"]
+
+
+CARD = MethodCard(
+    name="cs-regularizers",
+    title="Cauchy-Schwarz regularizers",
+    room="convex",
+    family="regularizer",
+    summary="Differentiable penalties, not convex, that vanish on vectors with two or three values of any scale.",
+    target="steepest.core.regularizer:TwoValued",
+    papers=(
+        Paper("S. Taner, Z. Wang, C. Studer", 2025, "Cauchy-Schwarz Regularizers", arxiv="2503.01639", venue="ICLR"),
+    ),
+    buffers=0,
+    claim="Minimizing them under linear equations recovers vectors with two values, with the values 0 and a, and with "
+    "three values from fewer equations than the least maximum norm or l1 norm does.",
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,11 @@ class CauchySchwarz(Regularizer):
         """``g(x)`` and ``h(x)``: vectors along the last dimension, of one shape."""
 
     def value(self, x: Tensor) -> Tensor:
-        return (self.weight * _defect(*self.pair(x))).sum()
+        return self.values(x).sum()
+
+    def values(self, x: Tensor) -> Tensor:
+        """The values of the vectors (or matrices) of a batch, one by one; :meth:`value` is their sum."""
+        return self.weight * _defect(*self.pair(x))
 
 
 @dataclass(frozen=True)
@@ -76,6 +97,8 @@ class TwoValued(_Entries):
     Args:
         weight: a factor, >= 0. Default 1.
         dim: the dimension whose slices have an :math:`a` of their own; ``None`` (default): one for all entries.
+
+    Source: S. Taner, Z. Wang and C. Studer (2025), "Cauchy-Schwarz Regularizers", ICLR, arXiv:2503.01639.
     """
 
     def pair(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from steepest.core import prox
+from steepest.core.card import MethodCard, Paper
 from steepest.core.envelope import envelope_conjugate, envelope_value
 from steepest.core.groups import Groups, groups_of
 from steepest.core.ranges import Integer
 from steepest.core.regularizer.base import Regularizer, check_weight, indicator, scale_into, slack
 
 __all__ = [
+    "GROUP_SPARSE_ENVELOPE_CARD",
     "L1",
     "ElasticNet",
     "GroupL2",
@@ -312,6 +314,29 @@ class TotalVariation(Regularizer):
         sums = y.cumsum(self.dim).movedim(self.dim, -1)
         total = y.abs().sum(self.dim)
         return sums[..., :-1].abs(), (sums[..., -1].abs() <= slack(y) * total).all()
+
+
+GROUP_SPARSE_ENVELOPE_CARD = MethodCard(
+    name="wgsef",
+    title="Group sparse envelope",
+    room="convex",
+    family="regularizer",
+    summary="The tightest convex penalty for a weighted square on points with at most k groups that are not zero.",
+    target="steepest.core.regularizer:GroupSparseEnvelope",
+    papers=(
+        Paper(
+            "Y. Refael, I. Arbel, W. Huleihel",
+            2022,
+            "Learning k-Level Structured Sparse Neural Networks Using Group Envelope Regularization",
+            arxiv="2212.12921",
+        ),
+    ),
+    needs=frozenset({"prox"}),
+    buffers=0,
+    settings={"weight": 0.01, "k": 10},
+    claim="Training with it reaches a number of active groups that is set in advance at a negligible loss of accuracy, "
+    "and with fewer active groups than l1 or group l2 regularization.",
+)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ from steepest.core.regularizer import (
     TwoValued,
     Zero,
 )
+from steepest.core.regularizer.cauchy_schwarz import CARD as CAUCHY_SCHWARZ_CARD
+from steepest.core.regularizer.norms import GROUP_SPARSE_ENVELOPE_CARD
 from steepest.solve.convex import (
     admm,
     away_frank_wolfe,
@@ -210,6 +212,8 @@ __all__ = [
 ]
 
 CARDS = (
+    CAUCHY_SCHWARZ_CARD,
+    GROUP_SPARSE_ENVELOPE_CARD,
     admm.CARD,
     away_frank_wolfe.CARD,
     coordinate_descent.CARD,
