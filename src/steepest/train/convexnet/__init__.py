@@ -2,8 +2,22 @@
 
 - :mod:`~steepest.train.convexnet.patterns`: activation patterns, sampled or all, and how many suffice.
 - :mod:`~steepest.train.convexnet.network`: the networks, and how a solution of the convex program becomes one.
+- :class:`ConvexProgram`: the program, over given patterns, with its operators; with or without cones.
+- :class:`ADMM`: for all losses and sizes; the method to start with.
+- :class:`ADMMRBCD`: the same splitting by steps on random blocks, without a factorization.
+- :class:`SCP`: random hidden neurons and a lasso; :func:`sample_features`, :func:`sampled_program`.
+- :class:`InteriorPoint`: CVXPY and Clarabel, the reference for small problems.
+- :func:`lower_bound`: what proves how far any of them is from the optimum.
+
+The loss is summed over samples everywhere in this room; see :mod:`~steepest.train.convexnet.network`.
 """
 
+from steepest.train.convexnet import admm, admm_rbcd, interior_point, scp
+from steepest.train.convexnet.admm import ADMM
+from steepest.train.convexnet.admm_rbcd import ADMMRBCD
+from steepest.train.convexnet.certificate import LowerBound, lower_bound
+from steepest.train.convexnet.interior_point import InteriorPoint
+from steepest.train.convexnet.losses import CallableLoss
 from steepest.train.convexnet.network import (
     TwoLayerGatedReLU,
     TwoLayerReLU,
@@ -24,24 +38,37 @@ from steepest.train.convexnet.patterns import (
     sampling_confidence,
     sampling_quality,
 )
+from steepest.train.convexnet.program import ConvexProgram
+from steepest.train.convexnet.scp import SCP, sample_features, sampled_network, sampled_program
 
 __all__ = [
+    "ADMM",
+    "ADMMRBCD",
+    "SCP",
+    "CallableLoss",
+    "ConvexProgram",
+    "InteriorPoint",
+    "LowerBound",
     "Patterns",
     "TwoLayerGatedReLU",
     "TwoLayerReLU",
     "activation_patterns",
     "count_in_general_position",
     "enumerate_patterns",
+    "lower_bound",
     "merge_patterns",
     "nonconvex_objective",
     "pattern_count_bound",
     "patterns_needed",
     "recover",
     "recover_gated",
+    "sample_features",
     "sample_patterns",
+    "sampled_network",
+    "sampled_program",
     "sampling_confidence",
     "sampling_quality",
     "with_bias",
 ]
 
-CARDS = ()
+CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD)
