@@ -7,6 +7,7 @@
 - :class:`ADMMRBCD`: the same splitting by steps on random blocks, without a factorization.
 - :class:`SCP`: random hidden neurons and a lasso; :func:`sample_features`, :func:`sampled_program`.
 - :class:`InteriorPoint`: CVXPY and Clarabel, the reference for small problems.
+- :func:`certify`: how far any given network is above the global optimum.
 - :func:`lower_bound`: what proves how far any of them is from the optimum.
 
 The loss is summed over samples everywhere in this room; see :mod:`~steepest.train.convexnet.network`.
@@ -16,6 +17,7 @@ from steepest.train.convexnet import admm, admm_rbcd, interior_point, scp
 from steepest.train.convexnet.admm import ADMM
 from steepest.train.convexnet.admm_rbcd import ADMMRBCD
 from steepest.train.convexnet.certificate import LowerBound, lower_bound
+from steepest.train.convexnet.certify import Certificate, certify
 from steepest.train.convexnet.interior_point import InteriorPoint
 from steepest.train.convexnet.losses import CallableLoss
 from steepest.train.convexnet.network import (
@@ -46,6 +48,7 @@ __all__ = [
     "ADMMRBCD",
     "SCP",
     "CallableLoss",
+    "Certificate",
     "ConvexProgram",
     "InteriorPoint",
     "LowerBound",
@@ -53,6 +56,7 @@ __all__ = [
     "TwoLayerGatedReLU",
     "TwoLayerReLU",
     "activation_patterns",
+    "certify",
     "count_in_general_position",
     "enumerate_patterns",
     "lower_bound",

@@ -49,7 +49,12 @@ class LowerBound:
 
 
 def lower_bound(
-    program: ConvexProgram, dual: Tensor, multipliers: Tensor | None = None, *, refine: int = 0
+    program: ConvexProgram,
+    dual: Tensor,
+    multipliers: Tensor | None = None,
+    *,
+    refine: int = 0,
+    shared: bool = False,
 ) -> LowerBound:
     """A lower bound on the optimum from any dual vector.
 
@@ -73,7 +78,12 @@ def lower_bound(
         multipliers, blocks = project_on_cones(
             program, -program.adjoint(dual), multipliers, program.penalty, rounds=refine
         )
-    length = float(_lengths(program, blocks).max())
+    if shared and not program.joint:
+        each = _lengths(program, blocks).amax(0)  # (P, outputs): the worse of both signs
+        spectral = torch.linalg.matrix_norm(program.adjoint(dual)[0], 2)
+        length = float(torch.minimum(spectral, torch.linalg.vector_norm(each, dim=1)).max())
+    else:
+        length = float(_lengths(program, blocks).max())
     limit = program.penalty / length if length > 0 else math.inf
     scale, value = dual_value(program, dual, limit)
     kept = None if multipliers is None else scale * multipliers
