@@ -10,10 +10,16 @@
 - :func:`certify`: how far any given network is above the global optimum.
 - :func:`lower_bound`: what proves how far any of them is from the optimum.
 
+- :func:`train_convex_relu`, :func:`convex_relu_path`: from tensors to a network in one call.
+- :class:`ConvexReLUClassifier`, :class:`ConvexReLURegressor`: with the interface of scikit-learn, which they need.
+
 The loss is summed over samples everywhere in this room; see :mod:`~steepest.train.convexnet.network`.
 """
 
-from steepest.train.convexnet import admm, admm_rbcd, interior_point, scp
+import importlib
+from typing import Any
+
+from steepest.train.convexnet import admm, admm_rbcd, interior_point, scp, train
 from steepest.train.convexnet.admm import ADMM
 from steepest.train.convexnet.admm_rbcd import ADMMRBCD
 from steepest.train.convexnet.certificate import LowerBound, lower_bound
@@ -42,6 +48,7 @@ from steepest.train.convexnet.patterns import (
 )
 from steepest.train.convexnet.program import ConvexProgram
 from steepest.train.convexnet.scp import SCP, sample_features, sampled_network, sampled_program
+from steepest.train.convexnet.train import Trained, convex_relu_path, train_convex_relu
 
 __all__ = [
     "ADMM",
@@ -50,13 +57,17 @@ __all__ = [
     "CallableLoss",
     "Certificate",
     "ConvexProgram",
+    "ConvexReLUClassifier",
+    "ConvexReLURegressor",
     "InteriorPoint",
     "LowerBound",
     "Patterns",
+    "Trained",
     "TwoLayerGatedReLU",
     "TwoLayerReLU",
     "activation_patterns",
     "certify",
+    "convex_relu_path",
     "count_in_general_position",
     "enumerate_patterns",
     "lower_bound",
@@ -72,7 +83,18 @@ __all__ = [
     "sampled_program",
     "sampling_confidence",
     "sampling_quality",
+    "train_convex_relu",
     "with_bias",
 ]
 
-CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD)
+CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD, *train.CARDS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("ConvexReLUClassifier", "ConvexReLURegressor"):
+        raise AttributeError(f"module 'steepest.train.convexnet' has no attribute {name!r}")
+    try:
+        estimators = importlib.import_module("steepest.train.convexnet.estimators")
+    except ImportError as error:
+        raise ImportError(f"{name} needs scikit-learn: pip install scikit-learn") from error
+    return getattr(estimators, name)
