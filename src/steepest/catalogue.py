@@ -10,7 +10,7 @@ from .core.errors import BadReference, UnknownName
 
 __all__ = ["card", "cards"]
 
-_ROOMS = ("optim", "solve.convex")
+_ROOMS = ("optim", "solve.convex", "train.convexnet")
 
 
 @functools.cache
