@@ -149,9 +149,7 @@ def test_the_elastic_net_is_that_of_scikit_learn(rule: str, sparse: bool) -> Non
     design, target = data(40, 6)
     design = design / design.norm(dim=0)
     problem = LinearModel(design.to_sparse_csr() if sparse else design, target, "squared", ElasticNet(0.01, 0.02))
-    result = CoordinateDescent(rule=rule, updates=12).run(
-        problem, torch.zeros(6).double(), budget="600steps"
-    )
+    result = CoordinateDescent(rule=rule, updates=12).run(problem, torch.zeros(6).double(), budget="600steps")
     peer = sklearn.linear_model.ElasticNet(alpha=0.03, l1_ratio=1 / 3, fit_intercept=False, tol=1e-15, max_iter=10**5)
     np.testing.assert_allclose(result.solution.numpy(), peer.fit(design.numpy(), target.numpy()).coef_, atol=1e-8)
 
