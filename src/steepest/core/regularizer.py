@@ -248,15 +248,18 @@ class GroupL2(Regularizer):
         object.__setattr__(self, "groups", Groups(self.groups))
 
     def value(self, x: Tensor) -> Tensor:
-        return (self.weight * self.groups.norms(x)).sum()
+        norms: Tensor = self.groups.norms(x)
+        return (self.weight * norms).sum()
 
     def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
-        norms = self.groups.norms(x)
+        norms: Tensor = self.groups.norms(x)
         factors = (1 - step * self.weight / norms.clamp_min(torch.finfo(x.dtype).tiny)).clamp_min(0)
-        return x * self.groups.spread(factors, x)
+        spread: Tensor = self.groups.spread(factors, x)
+        return x * spread
 
     def conjugate(self, y: Tensor) -> Tensor:
         return y.new_zeros(()).where((self.groups.norms(y) <= self.weight).all(), float("inf"))
 
     def dual_scale(self, y: Tensor) -> Tensor:
-        return (self.weight / self.groups.norms(y)).min().clamp_max(1.0)
+        norms: Tensor = self.groups.norms(y)
+        return (self.weight / norms).min().clamp_max(1.0)

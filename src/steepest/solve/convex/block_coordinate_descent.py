@@ -283,7 +283,7 @@ def partition_of(kind: str, lipschitz: Tensor, size: int) -> list[Tensor]:
 
 def largest_eigenvalue(matrix: Tensor) -> Tensor:
     """The largest eigenvalue, rounded up, > 0."""
-    top = torch.linalg.eigvalsh(matrix)[-1] * (1 + 8 * torch.finfo(matrix.dtype).eps)
+    top: Tensor = torch.linalg.eigvalsh(matrix)[-1] * (1 + 8 * torch.finfo(matrix.dtype).eps)
     return top.clamp_min(torch.finfo(matrix.dtype).tiny ** 0.5)
 
 
