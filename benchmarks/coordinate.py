@@ -6,7 +6,8 @@
 Every solver gets the layout that it likes best (peers: CSC or Fortran order, ours: CSR or dense tensors; our
 conversions are timed), no intercept, one thread. Accuracy is equal: for each peer the loosest of its tolerances whose
 duality gap, relative to the value at zero, is at most the target's is found first, and then runs are timed in
-alternation, three of each; the table gives medians and their ratio. Peers compile before they are timed.
+alternation, three of each; the table gives medians and their ratio. Peers compile before they are timed. Times are of
+the processor: with one thread that is the time on a machine that does nothing else, also where others use it.
 """
 
 import argparse
@@ -81,10 +82,10 @@ def peers(kind: str, weight: float, samples: int) -> dict[str, Callable[[float],
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what was returned."""
-    begun = time.perf_counter()
+    """Seconds of the processor, and what was returned."""
+    begun = time.process_time()
     made = run()
-    return time.perf_counter() - begun, made
+    return time.process_time() - begun, made
 
 
 def problem_of(kind: str, design: Tensor, target: Tensor, part: float) -> tuple[LinearModel, float]:
