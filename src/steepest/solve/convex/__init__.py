@@ -75,6 +75,7 @@ from steepest.core.regularizer.norms import GROUP_SPARSE_ENVELOPE_CARD
 from steepest.solve.convex import (
     admm,
     away_frank_wolfe,
+    block_coordinate_descent,
     coordinate_descent,
     dual_averaging,
     fista,
@@ -85,6 +86,7 @@ from steepest.solve.convex import (
     growing_batches,
     lazy_newton,
     lbfgs,
+    message_passing_descent,
     mirror_descent,
     mirror_prox,
     model_based,
@@ -104,6 +106,7 @@ from steepest.solve.convex import (
 )
 from steepest.solve.convex.admm import ADMM
 from steepest.solve.convex.away_frank_wolfe import AwayFrankWolfe
+from steepest.solve.convex.block_coordinate_descent import BlockCoordinateDescent
 from steepest.solve.convex.coordinate_descent import CoordinateDescent
 from steepest.solve.convex.dual_averaging import DualAveraging
 from steepest.solve.convex.fista import FISTA
@@ -114,6 +117,7 @@ from steepest.solve.convex.gradient_normalized_newton import GradientNormalizedN
 from steepest.solve.convex.growing_batches import GrowingBatches
 from steepest.solve.convex.lazy_newton import LazyNewton
 from steepest.solve.convex.lbfgs import LBFGS
+from steepest.solve.convex.message_passing_descent import MessagePassingDescent
 from steepest.solve.convex.minimize import Choice, choose, minimize
 from steepest.solve.convex.mirror_descent import MirrorDescent
 from steepest.solve.convex.mirror_prox import MirrorProx
@@ -124,6 +128,7 @@ from steepest.solve.convex.newton import Newton
 from steepest.solve.convex.normalized_gradient_descent import NormalizedGradientDescent
 from steepest.solve.convex.problem import CompositeProblem, FiniteSum, LinearModel, SumProblem
 from steepest.solve.convex.proximal_gradient import ProximalGradient
+from steepest.solve.convex.quadratic import Quadratic
 from steepest.solve.convex.saddle_free_newton import KrylovSaddleFreeNewton, SaddleFreeNewton
 from steepest.solve.convex.saddle_problem import MonotoneProblem, SaddleProblem
 from steepest.solve.convex.saga import SAGA
@@ -148,6 +153,7 @@ __all__ = [
     "Affine",
     "AwayFrankWolfe",
     "BlindDeconvolution",
+    "BlockCoordinateDescent",
     "Box",
     "Choice",
     "CompositeProblem",
@@ -173,6 +179,7 @@ __all__ = [
     "LazyNewton",
     "LinearModel",
     "LossBlock",
+    "MessagePassingDescent",
     "MirrorDescent",
     "MirrorProx",
     "ModelBased",
@@ -190,6 +197,7 @@ __all__ = [
     "PhaseRetrieval",
     "ProxBlock",
     "ProximalGradient",
+    "Quadratic",
     "QuadraticBlock",
     "Regularizer",
     "SaddleFreeNewton",
@@ -216,6 +224,7 @@ CARDS = (
     GROUP_SPARSE_ENVELOPE_CARD,
     admm.CARD,
     away_frank_wolfe.CARD,
+    block_coordinate_descent.CARD,
     coordinate_descent.CARD,
     dual_averaging.CARD,
     fista.CARD,
@@ -226,6 +235,7 @@ CARDS = (
     growing_batches.CARD,
     lazy_newton.CARD,
     lbfgs.CARD,
+    message_passing_descent.CARD,
     mirror_descent.CARD,
     mirror_prox.CARD,
     model_based.CARD,

@@ -20,11 +20,13 @@ class Columns:
     Attributes:
         design: ``A``.
         transposed: the transposed matrix, a view of a dense design, else CSR.
+        memo: what methods computed of the matrix once and for all.
     """
 
     def __init__(self, design: Tensor) -> None:
         self.design = design
         self.transposed = design.mT if design.layout is torch.strided else _transpose(design)
+        self.memo: dict[Any, Any] = {}
         self._squares: Tensor | None = None
         self._gram: Tensor | None = None
         self._of_groups: tuple[Tensor, Tensor] | None = None
@@ -63,6 +65,17 @@ class Columns:
             every = self.gather(torch.arange(self.design.shape[1], device=self.design.device))
             self._gram = self.gram(every, every)
         return self._gram
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of a square matrix."""
+        if self.design.layout is torch.strided:
+            return self.design.diagonal()
+        rows = torch.repeat_interleave(
+            torch.arange(len(self.design), device=self.design.device), self.design.crow_indices().diff()
+        )
+        own = rows == self.design.col_indices()
+        zeros = self.design.values().new_zeros(len(self.design))
+        return zeros.index_add(0, rows[own], self.design.values()[own])
 
     def dense(self, indices: Tensor) -> Tensor:
         """Some columns as the rows of a dense matrix, ``(k, n)``."""

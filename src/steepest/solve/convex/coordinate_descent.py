@@ -278,7 +278,8 @@ class CoordinateDescent(Solver[LinearModel, CoordinateDescentState]):
         columns = Columns.of(problem)
         lipschitz = block_lipschitz(problem, form)
         count = len(lipschitz)
-        if state.idle >= 10 * count:
+        # A rule that draws may just not have drawn the coordinate that could still move.
+        if state.idle >= 10 * count and (form.stands(x, gradient, lipschitz) or state.idle >= 1000 * count):
             raise Stalled("the value has not decreased, nor the point moved, in ten passes")
         rule = _RULES[self.rule] if isinstance(self.rule, str) else self.rule
         squared = isinstance(problem.loss, Squared)

@@ -207,4 +207,5 @@ def _largest_eigenvalue(matrix: Tensor) -> Tensor:
     for _ in range(15):
         vector = vector / torch.linalg.vector_norm(vector).clamp_min(torch.finfo(matrix.dtype).tiny)
         vector = matrix @ vector
-    return 1.1 * torch.linalg.vector_norm(vector).clamp_min(torch.finfo(matrix.dtype).tiny)
+    found: Tensor = torch.linalg.vector_norm(vector)
+    return 1.1 * found.clamp_min(torch.finfo(matrix.dtype).tiny)

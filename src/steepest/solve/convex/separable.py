@@ -109,6 +109,12 @@ class SeparableForm:
             return bool((self.weight > 0).all())
         return bool(((self.l1 > 0) | (torch.isfinite(self.low) & torch.isfinite(self.high))).all())
 
+    def stands(self, x: Tensor, gradient: Tensor, lipschitz: Tensor) -> bool:
+        """Whether no coordinate's (no group's) proximal step would move it beyond rounding."""
+        step = 1.0 / (lipschitz if self.groups is None else lipschitz[self.groups])
+        moves = (self.prox(x - step * gradient, step) - x).abs().max()
+        return bool(moves <= torch.finfo(x.dtype).eps ** 0.625 * x.abs().max())
+
     def violation(self, x: Tensor, gradient: Tensor) -> Tensor:
         """How far each coordinate (each group) is from optimal: the distance of ``-gradient`` to the subdifferential
         of ``g``, which is the steepest slope down; zero everywhere at a minimizer."""

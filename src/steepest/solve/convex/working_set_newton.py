@@ -118,8 +118,8 @@ class WorkingSetNewton(Solver[LinearModel, WorkingSetNewtonState]):
         g = separable_of(problem, start, type(self).__name__)
         x = torch.minimum(torch.maximum(start, g.low), g.high)
         empty = torch.zeros(0, dtype=torch.long, device=x.device)
-        tally("product")
-        return _state(problem, g, x, problem.predict(x), -torch.inf, empty, x.new_zeros((0, 0)))
+        prediction = _predict(Columns.of(problem), x)
+        return _state(problem, g, x, prediction, -torch.inf, empty, x.new_zeros((0, 0)))
 
     def step(self, problem: LinearModel, state: WorkingSetNewtonState) -> WorkingSetNewtonState:
         """One working set and one proximal Newton step on it.
@@ -156,8 +156,7 @@ class WorkingSetNewton(Solver[LinearModel, WorkingSetNewtonState]):
         size = 1.0
         for _ in range(30):
             following = x.index_copy(0, working, found if size == 1.0 else here + size * delta)
-            prediction = problem.predict(following)
-            tally("product")
+            prediction = _predict(columns, following)
             made = _state(problem, g, following, prediction, state.bound, working, gram if squared else state.gram)
             # Where the decrease drowns in rounding, a step still mends the gradient, and with it the gap.
             if squared or float(made.value or 0.0) <= value + 1e-4 * size * promised + rounding:
@@ -203,6 +202,15 @@ def whole_groups(g: SeparableForm, indices: Tensor) -> Tensor:
     wanted = torch.isin(g.groups, g.groups[indices])
     wanted[indices] = False
     return torch.cat([indices, wanted.nonzero()[:, 0]])
+
+
+def _predict(columns: Columns, x: Tensor) -> Tensor:
+    """``A x``; where few entries are not zero, from their columns alone."""
+    tally("product")
+    support = x.nonzero()[:, 0]
+    if columns.design.layout is torch.strided and 4 * len(support) < len(x):
+        return x[support] @ columns.dense(support)
+    return columns.design @ x
 
 
 def _extended(columns: Columns, gram: Tensor, old: Tensor, new: Tensor, scale: float) -> Tensor:
