@@ -12,7 +12,7 @@ from steepest.solve.convex.columns import Columns
 from steepest.solve.convex.problem import LinearModel
 from steepest.solve.convex.quadratic import Quadratic
 from steepest.solve.convex.separable import SeparableForm
-from steepest.solve.convex.working_set_newton import dual_value, separable_of
+from steepest.solve.convex.working_set_newton import separable_of
 
 __all__ = ["BlockOracles"]
 
@@ -107,7 +107,7 @@ class _Linear(BlockOracles):
         if not ("gap" in self.problem.offers and form.has_dual()):
             return super().certificate(form, x, image, gradient, value)
         slope = self.problem.loss.derivative(image, self.problem.target)
-        return max(value - dual_value(self.problem, slope, gradient), 0.0)
+        return max(value - float(self.problem.dual_value_of(slope, gradient)), 0.0)
 
 
 class _Quadratic(BlockOracles):

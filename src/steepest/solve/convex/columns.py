@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import scipy.sparse
 import torch
 from torch import Tensor
 
-from steepest.core.matrix import take_rows
+from steepest.core.matrix import take_rows, transposed
 
 __all__ = ["Columns"]
 
@@ -25,7 +24,7 @@ class Columns:
 
     def __init__(self, design: Tensor) -> None:
         self.design = design
-        self.transposed = design.mT if design.layout is torch.strided else _transpose(design)
+        self.transposed = transposed(design)
         self.memo: dict[Any, Any] = {}
         self._squares: Tensor | None = None
         self._gram: Tensor | None = None
@@ -98,23 +97,6 @@ class Columns:
             first.data = first.data * weight.numpy()[first.indices]
         # SciPy's sparse product: torch would have to make the columns dense, which costs more than the product itself.
         return torch.from_numpy((first @ second.T.tocsr()).toarray()).to(left.dtype)
-
-
-def _transpose(matrix: Tensor) -> Tensor:
-    if matrix.device.type == "cpu":  # SciPy converts ten times as fast as torch
-        other = _scipy(matrix).tocsc()
-        start, rows = torch.from_numpy(other.indptr), torch.from_numpy(other.indices)
-        values = torch.from_numpy(other.data)
-    else:
-        other = matrix.to_sparse_csc()
-        start, rows, values = other.ccol_indices(), other.row_indices(), other.values()
-    shape = (matrix.shape[1], matrix.shape[0])
-    return torch.sparse_csr_tensor(start.long(), rows.long(), values, shape, check_invariants=False)
-
-
-def _scipy(matrix: Tensor) -> Any:
-    parts = matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy()
-    return scipy.sparse.csr_matrix(parts, shape=tuple(matrix.shape))
 
 
 def _densify(matrix: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from steepest.core.tree import Point
 from steepest.solve.convex.columns import Columns
 from steepest.solve.convex.problem import LinearModel
 from steepest.solve.convex.separable import SeparableForm
-from steepest.solve.convex.working_set_newton import dual_value, separable_of
+from steepest.solve.convex.working_set_newton import separable_of
 
 __all__ = [
     "CARD",
@@ -347,5 +347,5 @@ def _measures(
     if not ("gap" in problem.offers and form.has_dual()):
         return value, float(form.violation(x, gradient).max()), bound
     slope = problem.loss.derivative(prediction, problem.target)
-    bound = max(bound, dual_value(problem, slope, gradient))
+    bound = max(bound, float(problem.dual_value_of(slope, gradient)))
     return value, max(value - bound, 0.0), bound

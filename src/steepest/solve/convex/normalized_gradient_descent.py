@@ -12,6 +12,7 @@ from steepest.core.ranges import Real
 from steepest.core.regularizer import Zero
 from steepest.core.solver import Solver, State
 from steepest.core.stopping import Stalled
+from steepest.solve.convex.columns import Columns
 from steepest.solve.convex.problem import LinearModel
 
 __all__ = ["CARD", "NormalizedGradientDescent", "NormalizedGradientDescentState"]
@@ -108,7 +109,7 @@ class NormalizedGradientDescent(Solver[LinearModel, NormalizedGradientDescentSta
         # log p_i = -softplus(margin), up to a constant that softmax takes away.
         weight = torch.softmax(-torch.nn.functional.softplus(state.margins), 0) * problem.target
         tally("smooth gradient")
-        point = state.point + self.step_size * (problem.design.mT @ weight)
+        point = state.point + self.step_size * (Columns.of(problem).transposed @ weight)
         if torch.equal(point, state.point):
             raise Stalled("the step is too small to change the iterate")
         return self._state(problem, point)

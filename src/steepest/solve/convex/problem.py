@@ -473,11 +473,14 @@ class LinearModel(SumProblem):
             image: the predictions where the gradient was taken.
             gradient: the gradient of ``f`` there.
         """
-        dual = self.loss.derivative(image, self.target)
+        return self.dual_value_of(self.loss.derivative(image, self.target), gradient)
+
+    def dual_value_of(self, slope: Tensor, gradient: Tensor) -> Tensor:
+        """The same, for a method that has the derivative of the loss in every sample at hand."""
         shrink = self.regularizer.dual_scale(-gradient)
         # A dual point scaled onto the boundary of the domain must not fall outside by rounding.
         shrink = torch.where(shrink < 1, shrink * (1 - 4 * torch.finfo(shrink.dtype).eps), shrink)
-        conjugate = self.scale * self.loss.conjugate(shrink * dual, self.target).sum()
+        conjugate = self.scale * self.loss.conjugate(shrink * slope, self.target).sum()
         return -(conjugate + self.regularizer.conjugate(-shrink * gradient))
 
     def image(self, x: Tensor) -> Tensor:
@@ -512,12 +515,12 @@ class LinearModel(SumProblem):
         return self.scale * self.loss.value(image, self.target).sum()
 
     def _smooth_value_and_gradient_at(self, image: Tensor) -> tuple[Tensor, Point]:
-        gradient = self.scale * (self.design.mT @ self.loss.derivative(image, self.target))
+        gradient = self.scale * (Columns.of(self).transposed @ self.loss.derivative(image, self.target))
         return self._smooth_value_at(image), gradient
 
     def _smooth_hvp(self, x: Point, direction: Point) -> Point:
         weight = self.scale * self.loss.second_derivative(self.predict(x), self.target)
-        return self.design.mT @ (weight * (self.design @ direction))
+        return Columns.of(self).transposed @ (weight * (self.design @ direction))
 
 
 def _data(design: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from steepest.core import tree
-from steepest.core.matrix import transposed
 from steepest.core.oracle import oracle
 from steepest.core.problem import SmoothProblem
 from steepest.core.regularizer import Zero
 from steepest.core.tree import Point
+from steepest.solve.convex.columns import Columns
 
 if TYPE_CHECKING:
     from steepest.solve.convex.problem import CompositeProblem, LinearModel
@@ -64,7 +64,7 @@ class SmoothLinearModel(SmoothProblem):
 
     def __init__(self, model: "LinearModel") -> None:
         self.model = model
-        self._back = transposed(model.design)
+        self._back = Columns.of(model).transposed
         self._free = isinstance(model.regularizer, Zero)
         super().__init__(self._total)
 

@@ -233,7 +233,7 @@ def _state(
     tally("product")
     value = float(problem.scale * problem.loss.value(prediction, problem.target).sum() + g.value(x))
     if "gap" in problem.offers and g.has_dual():
-        bound = max(bound, dual_value(problem, slope, gradient))
+        bound = max(bound, float(problem.dual_value_of(slope, gradient)))
         stationarity = max(value - bound, 0.0)
     else:
         stationarity = float(g.violation(x, gradient).max())
@@ -247,17 +247,3 @@ def _state(
         working=working,
         gram=gram,
     )
-
-
-def dual_value(problem: LinearModel, slope: Tensor, gradient: Tensor) -> float:
-    """Fenchel's dual objective at the slopes of the loss, scaled until they are feasible: a lower bound on the minimum.
-
-    Args:
-        slope: the derivative of the loss in each sample.
-        gradient: the gradient of the smooth part, ``scale * A^T slope``.
-    """
-    shrink = problem.regularizer.dual_scale(-gradient)
-    # What is scaled onto the boundary of the domain must not fall outside by rounding.
-    shrink = torch.where(shrink < 1, shrink * (1 - 4 * torch.finfo(shrink.dtype).eps), shrink)
-    conjugate = problem.scale * problem.loss.conjugate(shrink * slope, problem.target).sum()
-    return -float(conjugate + problem.regularizer.conjugate(-shrink * gradient))
