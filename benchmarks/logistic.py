@@ -7,8 +7,8 @@ Data: dense Gaussian features (10,000 x 200, scales from 1 to 0.1), and w8a (49,
 C = 1, no intercept. The measure is the time to a gradient whose norm is a given part of its norm at 0. scikit-learn's
 solvers have other stopping rules, so for each and each part the loosest tolerance that reaches it is found first (not
 timed). Then all take turns, and the median time of each counts (who is 2.5 times slower than the fastest in the first
-turn has no second): seconds of CPU, since everything runs in one thread, and CPU time sees less of what else the machine
-does. Constructing our model and its view is inside the time.
+turn has no second): seconds of CPU, since everything runs in one thread, and CPU time sees less of what else the
+machine does. Constructing our model and its view is inside the time.
 """
 
 import argparse
