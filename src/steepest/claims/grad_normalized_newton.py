@@ -30,7 +30,7 @@ GAP = 1e-8
 #: At most so many times the steps of the exact Hessian count as near.
 NEAR = 2.0
 #: Steps of a Newton-like method, and gradients of the accelerated one, at most.
-STEPS, GRADIENTS = 500, 20_000
+STEPS, GRADIENTS = 500, 5_000
 #: In a linear rate, the second half of the decades takes at most this many times the steps of the first.
 STRAIGHT = 2.0
 
@@ -66,7 +66,8 @@ def soft_maximum(scale: _Scale, mu: float, generator: torch.Generator) -> _Insta
     rows = rows - torch.softmax(-b / mu, 0) @ rows
     problem = SmoothProblem(lambda x: mu * torch.logsumexp((rows @ x - b) / mu, 0))
     approximation = GaussNewton(lambda x: rows @ x - b, lambda u: torch.softmax(u / mu, 0) / mu)
-    return _Instance(problem, torch.ones(scale.columns, dtype=torch.float64), approximation)
+    least = float(problem.value(torch.zeros(scale.columns, dtype=torch.float64)))
+    return _Instance(problem, torch.ones(scale.columns, dtype=torch.float64), approximation, least)
 
 
 def softmax_regression(scale: _Scale, generator: torch.Generator) -> _Instance:

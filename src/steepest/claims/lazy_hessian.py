@@ -36,7 +36,7 @@ FACTOR = 3.0
 #: Phases, as shares of the dimension; m = 1 besides.
 SHARES = (1 / 16, 1 / 4, 1 / 2, 1.0, 2.0, 8.0)
 #: No run costs more than this many times d gradients.
-LIMIT = 100
+LIMIT = 30
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(1, 60, 2),
-    Size.LAPTOP: _Scale(5, 600, 4),
+    Size.LAPTOP: _Scale(4, 600, 4),
     Size.FULL: _Scale(20, 10_000, 10),
 }
 
@@ -213,6 +213,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
 def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     """Cost over the length of a phase, on each problem."""
     figure, axes = canvas(columns=2, rows=2)
+    short = {"L-BFGS": "L-BFGS", "gradient descent": "gradients"}
     for panel, (name, found) in zip(axes, series.items(), strict=True):
         lengths = list(found["phases"].values())
         costs = [found["costs"][f"m = {phase}"] for phase in found["phases"]]
@@ -224,15 +225,16 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         for index, who in enumerate(("L-BFGS", "gradient descent"), 1):
             each = found["costs"][who]
             level = sum(each) / len(each) / unit
-            capped = ", not arrived" if level >= LIMIT else ""
-            panel.axhline(level, color=COLOURS[index], linestyle="--", label=f"{who}{capped}")
+            capped = " (stopped)" if level >= LIMIT else ""
+            panel.axhline(level, color=COLOURS[index], linestyle="--", label=f"{short[who]}{capped}")
         panel.axvline(unit, color="#9aa1ab", linewidth=1, linestyle=":")
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_xlabel("steps per Hessian, m (dotted: d)")
         panel.set_ylabel("cost / d")
         panel.set_title(f"{name[0].upper()}{name[1:]}, d = {unit}")
-        panel.legend(fontsize=8)
+        panel.set_ylim(0.2, 200)
+        panel.legend(fontsize=8, loc="upper center", ncols=3, columnspacing=1.0)
     return figure
 
 
@@ -252,7 +254,7 @@ are shown beside; gradient descent has a part in the verdict.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one start, small problems; seconds; always inconclusive",
-        Size.LAPTOP: "5 starts, up to 600 samples, four classes of digits (d from 30 to 256); minutes",
+        Size.LAPTOP: "4 starts, up to 600 samples, four classes of digits (d from 30 to 256); minutes",
         Size.FULL: "20 starts, up to 10,000 samples, ten classes of digits (d up to 640); an hour on one core",
     },
     measure=measure,

@@ -72,7 +72,8 @@ class Newton(Solver[SmoothProblem, NewtonState]):
         decrease: the demanded part of the decrease that the slope promises, in (0, 1/2). Default 1e-4.
         shrink: the factor between trials, in (0, 1). Default 1/2.
         shift: the first shift, relative to the largest diagonal entry, > 0. Default 1e-10.
-        max_trials: trials before a search gives up, >= 1. Default 60.
+        max_trials: trials before a search gives up, >= 1. Default 200, since a Hessian that is nearly zero makes steps
+            that are longer than needed by many orders of magnitude.
 
     Raises:
         ValueError, TypeError: a hyper-parameter is out of its range.
@@ -87,7 +88,7 @@ class Newton(Solver[SmoothProblem, NewtonState]):
     decrease: float = 1e-4
     shrink: float = 0.5
     shift: float = 1e-10
-    max_trials: int = 60
+    max_trials: int = 200
 
     needs = frozenset({"value", "gradient", "hessian"})
     ranges = {
