@@ -47,7 +47,7 @@ class _Scale:
 
 
 _SCALES = {
-    Size.SMOKE: _Scale(1, 60, 2),
+    Size.SMOKE: _Scale(1, 40, 2),
     Size.LAPTOP: _Scale(4, 600, 4),
     Size.FULL: _Scale(20, 10_000, 10),
 }
