@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, svds
 from torch import Tensor
 
-__all__ = ["squared_norm", "squared_row_norms", "take_rows", "transposed", "weighted_gram"]
+__all__ = ["narrowed", "squared_norm", "squared_row_norms", "take_rows", "transposed", "weighted_gram"]
 
 #: Up to this many rows or columns the spectral norm comes from a Gram matrix.
 _SMALL = 2000
@@ -26,20 +26,32 @@ def take_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     return torch.sparse_csr_tensor(crow, columns, values, (len(rows), matrix.shape[1]), check_invariants=False)
 
 
+def narrowed(matrix: Tensor) -> Tensor:
+    """A CSR matrix with indices of 32 bits where they suffice: products with it read less. Dense ones are returned."""
+    if matrix.layout is not torch.sparse_csr or max(*matrix.shape, matrix._nnz()) > torch.iinfo(torch.int32).max:
+        return matrix
+    crow, col = matrix.crow_indices().to(torch.int32), matrix.col_indices().to(torch.int32)
+    return torch.sparse_csr_tensor(crow, col, matrix.values(), matrix.shape, check_invariants=False)
+
+
 def transposed(matrix: Tensor) -> Tensor:
     """The transpose, a view of a dense matrix; of a CSR matrix a copy in CSR, whose products with vectors are far
     faster than those of torch's own transpose of it."""
     if matrix.layout is not torch.sparse_csr:
         return matrix.mT
     rows, columns = matrix.shape
-    crow = matrix.crow_indices()
-    row = torch.repeat_interleave(torch.arange(rows, device=crow.device), crow.diff())
-    column, order = torch.sort(matrix.col_indices(), stable=True)
-    start = torch.zeros(columns + 1, dtype=crow.dtype, device=crow.device)
-    torch.cumsum(torch.bincount(column, minlength=columns), 0, out=start[1:])
-    return torch.sparse_csr_tensor(
-        start, row[order].to(crow.dtype), matrix.values()[order], (columns, rows), check_invariants=False
-    )
+    crow, col, values = matrix.crow_indices(), matrix.col_indices(), matrix.values()
+    if matrix.device.type == "cpu" and not values.requires_grad:
+        flipped = csr_matrix((values.numpy(), col.numpy(), crow.numpy()), shape=(rows, columns)).tocsc()
+        start, row, values = (torch.from_numpy(part) for part in (flipped.indptr, flipped.indices, flipped.data))
+        start, row = start.to(crow.dtype), row.to(crow.dtype)
+    else:
+        owner = torch.repeat_interleave(torch.arange(rows, device=crow.device), crow.diff())
+        column, order = torch.sort(col, stable=True)
+        start = torch.zeros(columns + 1, dtype=crow.dtype, device=crow.device)
+        torch.cumsum(torch.bincount(column, minlength=columns), 0, out=start[1:])
+        row, values = owner[order].to(crow.dtype), values[order]
+    return torch.sparse_csr_tensor(start, row, values, (columns, rows), check_invariants=False)
 
 
 def weighted_gram(matrix: Tensor, weight: Tensor) -> Tensor:

@@ -186,6 +186,21 @@ def test_an_unbounded_function_ends_within_its_budget() -> None:
     assert result.value < -1.0
 
 
+@pytest.mark.parametrize("mu", [0.05, 0.01])
+def test_a_hessian_that_is_nearly_zero_is_no_obstacle(mu: float) -> None:
+    # Far out, a sharp soft maximum is linear: its Hessian is down to rounding, and Newton's step is absurdly long.
+    generator = torch.Generator().manual_seed(1)
+    rows = 2 * torch.rand(50, 10, dtype=torch.float64, generator=generator) - 1
+    b = 2 * torch.rand(50, dtype=torch.float64, generator=generator) - 1
+    rows = rows - torch.softmax(-b / mu, 0) @ rows  # then 0 is the minimizer
+    problem = SmoothProblem(lambda x: mu * torch.logsumexp((rows @ x - b) / mu, 0))
+    start = 10 * torch.ones(10, dtype=torch.float64)
+    assert float(torch.linalg.eigvalsh(problem.hessian(start))[-1]) < 1e-6
+    result = Newton().run(problem, start, budget="500steps", tolerance=1e-8)
+    assert result.success
+    torch.testing.assert_close(result.value, float(problem.value(0 * start)), rtol=1e-10, atol=0)
+
+
 def test_bad_starts_and_wrong_gradients_end_honestly() -> None:
     wrong = SmoothProblem(lambda x: (3 * x.detach() - 2 * x + 0.5 * (x - x.detach()).square()).sum())
     result = Newton(max_trials=4).run(wrong, torch.ones(1).double(), budget="5steps")

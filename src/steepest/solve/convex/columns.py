@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from steepest.core.matrix import take_rows, transposed
@@ -97,6 +98,11 @@ class Columns:
             first.data = first.data * weight.numpy()[first.indices]
         # SciPy's sparse product: torch would have to make the columns dense, which costs more than the product itself.
         return torch.from_numpy((first @ second.T.tocsr()).toarray()).to(left.dtype)
+
+
+def _scipy(matrix: Tensor) -> Any:
+    parts = matrix.values().numpy(), matrix.col_indices().numpy(), matrix.crow_indices().numpy()
+    return csr_matrix(parts, shape=tuple(matrix.shape))
 
 
 def _densify(matrix: Tensor) -> Tensor:

@@ -76,16 +76,16 @@ def two_loop(gradient: Tensor, steps: tuple[Tensor, ...], changes: tuple[Tensor,
     """
     if not steps:
         return gradient.clone()
-    result = gradient.clone()
+    result = gradient
     weights = []
     products = [torch.dot(s, y) for s, y in zip(steps, changes, strict=True)]
     for s, y, product in zip(reversed(steps), reversed(changes), reversed(products), strict=True):
         weight = torch.dot(s, result) / product
         weights.append(weight)
-        result = torch.sub(result, weight * y)
+        result = torch.addcmul(result, weight, y, value=-1)
     result = result * (products[-1] / torch.dot(changes[-1], changes[-1]))
     for s, y, product, weight in zip(steps, changes, products, reversed(weights), strict=True):
-        result = torch.add(result, (weight - torch.dot(y, result) / product) * s)
+        result = torch.addcmul(result, weight - torch.dot(y, result) / product, s)
     return result
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steepest.core import tree
 from steepest.core.card import MethodCard, Paper
 from steepest.core.problem import SmoothProblem
 from steepest.core.ranges import Integer, Real
@@ -28,6 +29,9 @@ CARD = MethodCard(
     needs=frozenset({"value", "gradient", "hessian"}),
     buffers=1,
 )
+
+#: No direction is longer than this, relative to the larger of 1 and the point's norm.
+_REACH = 1e8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +62,8 @@ class Newton(Solver[SmoothProblem, NewtonState]):
     with gradient ``g_k``, Hessian ``H_k``, and ``t_k`` the first of ``1, shrink, shrink**2, ...`` that meets
     ``f(x_k + t d_k) <= f(x_k) + decrease * t * <g_k, d_k>``. The shift ``s_k`` is zero where ``H_k`` is numerically
     positive definite; otherwise the first of ``shift * 10**j * max|H_ii|``, j = 0, 1, ..., for which the sum is: a
-    singular but convex problem keeps nearly Newton's step, an indefinite one gets a descent direction.
+    singular but convex problem keeps nearly Newton's step, an indefinite one gets a descent direction. Where the
+    Hessian is nearly zero and the step longer than ``1e8 max(1, |x_k|)``, the shift is raised to shorten it.
 
     For a strictly convex self-concordant ``f`` that is bounded below, with decrement ``l_k = sqrt(g' H^-1 g)`` and
     ``decrease < 1/2``: while ``l_k`` is above ``(1 - 2 decrease) / 4``, each step lowers ``f`` by at least a constant
@@ -115,7 +120,7 @@ class Newton(Solver[SmoothProblem, NewtonState]):
         assert state.stationarity is not None
         if state.stationarity == 0:
             raise Stalled("the gradient is zero")
-        direction, shift = self._direction(problem.hessian(state.point), state.gradient)
+        direction, shift = self._direction(problem.hessian(state.point), state.gradient, state.point)
         slope = float(state.gradient @ direction)
         size = 1.0
         for _ in range(self.max_trials):
@@ -136,19 +141,24 @@ class Newton(Solver[SmoothProblem, NewtonState]):
             size *= self.shrink
         raise Stalled(f"no step size decreased the value enough in {self.max_trials} trials")
 
-    def _direction(self, hessian: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+    def _direction(self, hessian: Tensor, gradient: Tensor, x: Point) -> tuple[Tensor, float]:
         """Newton's direction and the shift that it needed."""
-        scale = float(hessian.diagonal().abs().max())
         if not bool(torch.isfinite(hessian).all()):
             raise Stalled("the Hessian is not finite")
-        shift, unit = 0.0, max(scale, torch.finfo(hessian.dtype).tiny)
+        unit = max(float(hessian.diagonal().abs().max()), torch.finfo(hessian.dtype).tiny)
         # In low precision the smallest shifts change nothing.
-        first = max(self.shift, 10 * len(hessian) * torch.finfo(hessian.dtype).eps)
-        for attempt in range(400):
+        first = unit * max(self.shift, 10 * len(hessian) * torch.finfo(hessian.dtype).eps)
+        reach = _REACH * max(1.0, float(tree.norm(x)))
+        shift = 0.0
+        for _ in range(400):
+            following = max(first, 10.0 * shift)
             factor = cholesky(hessian, shift)
             if factor is not None:
                 direction = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
-                if bool(torch.isfinite(direction).all()) and float(gradient @ direction) < 0:
+                length = float(torch.linalg.vector_norm(direction))
+                if length <= reach and float(gradient @ direction) < 0:
                     return direction, shift
-            shift = first * unit * 10.0**attempt
+                if length > reach:
+                    following = max(following, float(torch.linalg.vector_norm(gradient)) / reach)
+            shift = following
         raise Stalled("no shift makes the Hessian positive definite")  # pragma: no cover

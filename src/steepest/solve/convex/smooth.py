@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from steepest.core import tree
+from steepest.core.matrix import narrowed, transposed
 from steepest.core.oracle import oracle
 from steepest.core.problem import SmoothProblem
 from steepest.core.regularizer import Zero
 from steepest.core.tree import Point
-from steepest.solve.convex.columns import Columns
 
 if TYPE_CHECKING:
     from steepest.solve.convex.problem import CompositeProblem, LinearModel
@@ -64,7 +64,8 @@ class SmoothLinearModel(SmoothProblem):
 
     def __init__(self, model: "LinearModel") -> None:
         self.model = model
-        self._back = Columns.of(model).transposed
+        self._design = narrowed(model.design)
+        self._back = transposed(self._design)
         self._free = isinstance(model.regularizer, Zero)
         super().__init__(self._total)
 
@@ -91,23 +92,24 @@ class SmoothLinearModel(SmoothProblem):
     def hvp(self, x: Point, direction: Point) -> Point:
         """The Hessian at ``x`` times ``direction``."""
         model = self.model
-        weight = model.scale * model.loss.second_derivative(model.predict(x), model.target)
-        product = self._back @ (weight * model.predict(direction))
+        weight = model.scale * model.loss.second_derivative(self._design @ x, model.target)
+        product = self._back @ (weight * (self._design @ direction))
         return product if self._free else product + model.regularizer.hvp(x, direction)
 
     @oracle("hessian")
     def hessian(self, x: Point) -> Tensor:
         """The Hessian, over the flattened point."""
-        matrix = self.model._hessian_at(self.model.predict(x))
+        matrix = self.model._hessian_at(self._design @ x)
         return matrix if self._free else matrix + self.model.regularizer.hessian(x)
 
     def _total(self, x: Any) -> Tensor:
-        value = self.model._function(x)
-        return value if self._free else value + self.model.regularizer.value(x)
+        model = self.model
+        value = model.scale * model.loss.value(self._design @ x, model.target).sum()
+        return value if self._free else value + model.regularizer.value(x)
 
     def _value_and_gradient(self, x: Point) -> tuple[Tensor, Point]:
         model = self.model
-        prediction = model.predict(x)
+        prediction = self._design @ x
         value = model.scale * model.loss.value(prediction, model.target).sum()
         gradient = torch.mul(self._back @ model.loss.derivative(prediction, model.target), model.scale)
         if self._free:
