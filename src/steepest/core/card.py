@@ -159,8 +159,8 @@ class MethodCard:
             made = f"{package}.{self.room}.{name}({arguments})"
             if "estimator" in self.needs:
                 return f"{made}.fit(features, target)"
-            # A regularizer is a part of a problem, which solvers are run on.
-            return f"{made}.run(problem, start, budget=budget)" if hasattr(self.load(), "run") else made
+            # What lives in core is a part of a problem, which solvers are run on.
+            return made if module.startswith("steepest.core.") else f"{made}.run(problem, start, budget=budget)"
         public = module if self.wraps else "steepest.optim"
         first = "model" if self.takes_model else "model.parameters()"
         return f"{public}.{name}({first}{', ' if arguments else ''}{arguments})"

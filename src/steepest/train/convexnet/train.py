@@ -14,8 +14,9 @@ from steepest.core.ranges import Flag, Integer, Real
 from steepest.core.result import Reason
 from steepest.core.run import Report
 from steepest.core.solver import Solver
-from steepest.train.convexnet.admm import ADMM, PAPER
+from steepest.train.convexnet.admm import ADMM, PAPER, ADMMState
 from steepest.train.convexnet.admm_rbcd import ADMMRBCD
+from steepest.train.convexnet.certificate import lower_bound
 from steepest.train.convexnet.interior_point import InteriorPoint
 from steepest.train.convexnet.losses import as_loss
 from steepest.train.convexnet.network import TwoLayerReLU, nonconvex_objective, with_bias
@@ -77,7 +78,9 @@ class Trained:
     Attributes:
         network: the network, in the dtype of the features.
         objective: its objective, loss (summed) plus penalty, as computed in float64.
-        bound: a proved lower bound on the optimum over the patterns (for ``"scp"``, over the sampled neurons).
+        bound: a proved lower bound on the optimum over the patterns (for ``"scp"``, over the sampled neurons). It can be
+            above ``objective``: the neurons of a network need not keep to the patterns, and then no network that does
+            is as good.
         steps: steps of the solver.
         reason: why it ended; ``"converged"`` where the relative gap is at most the tolerance.
         patterns: the activation patterns; ``None`` for ``"scp"``.
@@ -94,8 +97,7 @@ class Trained:
 
     @property
     def gap(self) -> float:
-        """How far the objective can be above the optimum. It is 0 where the network, whose neurons need not keep to the
-        patterns, is better than any that does."""
+        """How far the objective can be above the optimum over the patterns; 0 where it is below."""
         return max(0.0, self.objective - self.bound)
 
     @property
@@ -125,6 +127,9 @@ def train_convex_relu(
     r"""Train a two-layer ReLU network to global optimality over sampled activation patterns::
 
         min  sum_k loss(f(x_k), y_k) + penalty/2 sum_j (|u_j|^2 + |a_j|^2),       f(x) = sum_j (x . u_j)_+ a_j
+
+    The optimum is the one over the sampled patterns. With few of them in many dimensions it can be far above that over
+    all patterns; :func:`~steepest.train.convexnet.certify.certify` of a network trained otherwise shows how far.
 
     The width comes out of the solution: one neuron for each block that is not zero, at most two per pattern and output.
 
@@ -206,9 +211,9 @@ def convex_relu_path(
 def _solver(solver: str | Solver[Any, Any], settings: dict[str, Any]) -> Solver[Any, Any]:
     if isinstance(solver, str):
         if solver not in SOLVERS:
-            raise ValueError(
-                f"solver must be one of {sorted(SOLVERS)}, got {solver!r}; {did_you_mean(solver, SOLVERS)}"
-            )
+            raise ValueError(f"solver must be one of {sorted(SOLVERS)}, got {solver!r}")
+        if solver == "admm":  # a network needs no certificate at every turn
+            settings = {"check_every": 25, **settings}
         return SOLVERS[solver](**settings)
     if not isinstance(solver, tuple(SOLVERS.values())):
         raise TypeError(f"solver must be one of {sorted(SOLVERS)} or a solver of this room, got {solver!r}")
@@ -240,8 +245,20 @@ def _solve(
     point_value = float(program.value(state.point))
     best, objective = (blocks, network_value) if network_value <= point_value else (state.point, point_value)
     network = program.network(best, bias=bias).to(dtype)
+    bound = max(state.bound, _refined_bound(program, state, blocks))
     reason = Reason.CONVERGED if result.reason is Reason.STOPPED else result.reason
-    return Trained(network, objective, min(state.bound, objective), result.steps, reason, program.patterns, blocks)
+    return Trained(network, objective, bound, result.steps, reason, program.patterns, blocks)
+
+
+def _refined_bound(program: ConvexProgram, state: Any, blocks: Tensor) -> float:
+    """The lower bound at the end, with cone projections, which are too dear for every step."""
+    multipliers = None
+    if isinstance(state, ADMMState) and state.margins is not None:
+        multipliers = state.rho * (-state.margins).clamp_min(0)
+    slopes = [program.loss.derivative(program.predict(b), program.target) for b in (blocks, state.point)]
+    if isinstance(state, ADMMState) and state.fit_dual is not None:
+        slopes.append(state.fit_rho * state.fit_dual)
+    return max(lower_bound(program, slope, multipliers, refine=30).value for slope in slopes)
 
 
 def _sampled(
