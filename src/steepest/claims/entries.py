@@ -29,6 +29,7 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "normalized-lr-gd": "normalized_lr_gd",
     "psgd": "psgd",
     "shampoo": "shampoo",
     "sophia": "sophia",
