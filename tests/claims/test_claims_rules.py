@@ -67,6 +67,12 @@ WINNER: dict[str, dict[str, Any]] = {
         "functions_where_diffgrad_ends_lower_less_higher": 2,
         **{f"F{k}_end_{m}": 0.1 for k in (1, 2, 3) for m in ("adam", "diffgrad", "adam_at_half_the_rate")},
     },
+    "nesterov": {
+        "seeds": 5,
+        "largest_gap_over_bound": 0.9,
+        "flattest_slope_over_theory": 0.1,
+        **spread("log10_subgradient_over_entropy_gap", 0.5, 1.5),
+    },
     "normalized-lr-gd": {
         "seeds": 10,
         "worst_case_counts_unlike_the_papers": 0,
@@ -257,6 +263,11 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("lion-k", {"digits_largest_over_box": 1e-3}, NO),
     ("lion-k", {"largest_solution_gap": 0.2}, PARTLY),
     ("lion-k", {"largest_lyapunov_rise_over_fall": 0.2}, PARTLY),
+    # The bounds of convex optimization: one exceeded; a slope too flat; no gain by the entropy.
+    ("nesterov", {"largest_gap_over_bound": 1.01}, NO),
+    ("nesterov", {"flattest_slope_over_theory": 0.3}, PARTLY),
+    ("nesterov", spread("log10_subgradient_over_entropy_gap", -0.5, 0.5), PARTLY),
+    ("nesterov", spread("log10_subgradient_over_entropy_gap", None, None), PARTLY),
     # Normalized gradient descent: every part by itself; balanced data are not judged.
     ("normalized-lr-gd", {"worst_case_counts_unlike_the_papers": 1}, NO),
     ("normalized-lr-gd", {"growth_exponent_normalized": 0.3}, NO),

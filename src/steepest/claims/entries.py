@@ -29,6 +29,7 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "nesterov": "convex_handbook",
     "normalized-lr-gd": "normalized_lr_gd",
     "psgd": "psgd",
     "shampoo": "shampoo",
