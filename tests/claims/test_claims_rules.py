@@ -267,7 +267,6 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("nesterov", {"largest_gap_over_bound": 1.01}, NO),
     ("nesterov", {"flattest_slope_over_theory": 0.3}, PARTLY),
     ("nesterov", spread("log10_subgradient_over_entropy_gap", -0.5, 0.5), PARTLY),
-    ("nesterov", spread("log10_subgradient_over_entropy_gap", None, None), PARTLY),
     # Normalized gradient descent: every part by itself; balanced data are not judged.
     ("normalized-lr-gd", {"worst_case_counts_unlike_the_papers": 1}, NO),
     ("normalized-lr-gd", {"growth_exponent_normalized": 0.3}, NO),

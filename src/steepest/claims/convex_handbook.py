@@ -238,7 +238,7 @@ def slope(gaps: list[float], linear: bool) -> float:
     steps = np.arange(1, len(gaps) + 1)
     keep = (lowest > 1e-12 * lowest[0]) & (steps >= (len(gaps) / 10 if linear else math.sqrt(len(gaps))))
     if keep.sum() < 3:
-        return -math.inf if linear else -99.0
+        return -99.0  # at the end within a few steps
     return float(np.polyfit(steps[keep] if linear else np.log(steps[keep]), np.log(lowest[keep]), 1)[0])
 
 
@@ -258,7 +258,7 @@ def advantage(size: int, steps: int, generator: torch.Generator) -> float:
     euclid, entropy = (
         float(side.run(problem, start, budget=f"{steps}steps", record_every=steps).value or 0.0) for side in sides
     )
-    return euclid / entropy
+    return max(euclid, 1e-12) / max(entropy, 1e-12)  # a method may hit the corner
 
 
 def _short(name: str) -> str:
