@@ -369,7 +369,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
 
 CLAIM = Claim(
     method="nesterov",
-    title="The bounds of convex optimization",
+    title="Nesterov's accelerated gradient",
     statement=card("nesterov").claim,
     paper=card("nesterov").papers[1],
     test="""\
