@@ -289,7 +289,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
 
 CLAIM = Claim(
     method="normalized-lr-gd",
-    title="Normalized gradient descent",
+    title="Normalized gradient descent for logistic regression",
     statement=card("normalized-lr-gd").claim,
     paper=card("normalized-lr-gd").papers[0],
     test="""\
