@@ -67,22 +67,6 @@ WINNER: dict[str, dict[str, Any]] = {
         "functions_where_diffgrad_ends_lower_less_higher": 2,
         **{f"F{k}_end_{m}": 0.1 for k in (1, 2, 3) for m in ("adam", "diffgrad", "adam_at_half_the_rate")},
     },
-    "nesterov": {
-        "seeds": 5,
-        "largest_gap_over_bound": 0.9,
-        "flattest_slope_over_theory": 0.1,
-        **spread("log10_subgradient_over_entropy_gap", 0.5, 1.5),
-    },
-    "normalized-lr-gd": {
-        "seeds": 10,
-        "worst_case_counts_unlike_the_papers": 0,
-        "growth_exponent_normalized": 0.0,
-        "growth_exponent_plain": 0.97,
-        **spread("imbalanced_log10_plain_over_normalized_steps", 0.2, 0.6),
-        **spread("balanced_log10_plain_over_normalized_steps", -0.2, 0.1),
-        **spread("log10_steps_at_1_over_100", 0.2, 0.6),
-        **spread("log10_highest_loss_at_100_over_1", 0.5, 1.5),
-    },
     "amsgrad": {
         "seeds": 6,
         "periodic_lowest_end_adam": 0.99,
@@ -263,19 +247,6 @@ CHANGES: list[tuple[str, dict[str, Any], Verdict]] = [
     ("lion-k", {"digits_largest_over_box": 1e-3}, NO),
     ("lion-k", {"largest_solution_gap": 0.2}, PARTLY),
     ("lion-k", {"largest_lyapunov_rise_over_fall": 0.2}, PARTLY),
-    # The bounds of convex optimization: one exceeded; a slope too flat; no gain by the entropy.
-    ("nesterov", {"largest_gap_over_bound": 1.01}, NO),
-    ("nesterov", {"flattest_slope_over_theory": 0.3}, PARTLY),
-    ("nesterov", spread("log10_subgradient_over_entropy_gap", -0.5, 0.5), PARTLY),
-    # Normalized gradient descent: every part by itself; balanced data are not judged.
-    ("normalized-lr-gd", {"worst_case_counts_unlike_the_papers": 1}, NO),
-    ("normalized-lr-gd", {"growth_exponent_normalized": 0.3}, NO),
-    ("normalized-lr-gd", {"growth_exponent_plain": 0.5}, NO),
-    ("normalized-lr-gd", spread("imbalanced_log10_plain_over_normalized_steps", -0.1, 0.4), PARTLY),
-    ("normalized-lr-gd", spread("imbalanced_log10_plain_over_normalized_steps", -0.4, -0.1), PARTLY),
-    ("normalized-lr-gd", spread("log10_steps_at_1_over_100", -0.1, 0.1), PARTLY),
-    ("normalized-lr-gd", spread("log10_highest_loss_at_100_over_1", -0.1, 0.1), PARTLY),
-    ("normalized-lr-gd", spread("balanced_log10_plain_over_normalized_steps", -0.9, -0.5), YES),
     # AdEMAMix: a tie in both; one of the two; too little saved; the wrong direction.
     ("ademamix", {**spread("loss_less_adamw", -0.01, 0.01), **spread("part_kept_more", -0.1, 0.1)}, UNKNOWN),
     ("ademamix", spread("loss_less_adamw", -0.01, 0.01), PARTLY),
