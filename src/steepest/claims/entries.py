@@ -33,6 +33,8 @@ _MODULES = {
     "marsadamw": "mars",
     "muon": "muon",
     "optimistic-amsgrad": "optimistic_amsgrad",
+    "nesterov": "convex_handbook",
+    "normalized-lr-gd": "normalized_lr_gd",
     "psgd": "psgd",
     "reg": "reg",
     "shampoo": "shampoo",
