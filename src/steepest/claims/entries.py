@@ -19,6 +19,7 @@ _MODULES = {
     "ano": "ano",
     "asgo": "asgo",
     "auon": "auon",
+    "convergence-handbook": "convergence_handbook",
     "coordinate-clip": "coordinate_clip",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
