@@ -63,10 +63,9 @@ class ModelBased(StochasticSolver[ModelBasedState]):
 
         F_p(x) = min_z F(z) + |z - x|^2 / (2 p),        grad F_p(x) = (x - prox_{p F}(x)) / p
 
-    to three digits, which takes a minimization over all samples: it is measured apart, not counted, and only where the
-        problem states its
-    ``rho`` (``weak_convexity``; where that is 0, with ``p = 1``). With subgradients ``E |v|^2 <= G^2`` and an iterate
-    ``x_t`` drawn with weights ``t_k``::
+    to three digits. That takes a minimization over all samples, so it is measured apart, not counted, and only where
+    the problem states its ``rho`` (``weak_convexity``; where that is 0, with ``p = 1``). With subgradients ``E |v|^2 <=
+    G^2`` and an iterate ``x_t`` drawn with weights ``t_k``::
 
         E |grad F_p(x_t)|^2 <= 2 (F_p(x_0) - min F + rho G^2 sum t_k^2) / sum t_k
 
