@@ -81,7 +81,7 @@ def choose(problem: Problem, start: Point) -> Choice:
             WorkingSetNewton(), problem, "a linear model with a penalty that is a sum over features or groups"
         )
     if isinstance(problem, CompositeProblem) and "prox" in problem.offers:
-        return Choice(FISTA(restart="gradient"), problem, "a smooth part plus one with a cheap prox")
+        return Choice(FISTA(restart="gradient", grow=1.1), problem, "a smooth part plus one with a cheap prox")
     if isinstance(problem, CompositeProblem) and "lmo" in problem.offers:
         return Choice(AwayFrankWolfe(), problem, "a set that is easy to minimize linear functions over, without a prox")
     if isinstance(problem, SmoothProblem):
