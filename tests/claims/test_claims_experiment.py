@@ -8,10 +8,21 @@ import torch
 from torch import nn
 
 from steepest.arena.task import Data, Examples, Task
-from steepest.arena.train import train
+from steepest.arena.train import evaluate, train
 from steepest.claims.claim import Context
 from steepest.claims.evidence import Size
-from steepest.claims.experiment import Side, difference, grid, parts, repeat, too_few, tune, watched
+from steepest.claims.experiment import (
+    Side,
+    difference,
+    grid,
+    parts,
+    percent,
+    remembered,
+    repeat,
+    too_few,
+    tune,
+    watched,
+)
 from steepest.claims.pages import figure_rows
 from steepest.data import DataNotFound
 
@@ -127,3 +138,20 @@ def test_too_few_is_told_in_grammar() -> None:
 def test_figures_stand_with_their_intervals() -> None:
     figures: Mapping[str, Any] = {"gap": -0.5, "gap_low": -1.0, "gap_high": 0.25, "seeds": 4, "lost": None}
     assert list(figure_rows(figures)) == [("gap", "-0.5 (-1 to 0.25)"), ("seeds", "4"), ("lost", "none")]
+
+
+def test_gaps_in_per_cent_are_paired_and_need_every_score() -> None:
+    found = percent("gap", [1.1, 2.4], [1.0, 2.0])
+    assert found["gap"] == pytest.approx(15.0)
+    assert found["gap_low"] == pytest.approx(10.0)
+    assert found["gap_high"] == pytest.approx(20.0)
+    nothing = {"gap": None, "gap_low": None, "gap_high": None}
+    assert percent("gap", [1.1, None], [1.0, 2.0]) == percent("gap", [], []) == nothing
+
+
+def test_a_task_remembers_the_model_that_was_trained() -> None:
+    task, held = remembered(regression())
+    first = train(task, sgd(0.03).card(), {"lr": 0.03}, seed=1, steps=40, test=True)
+    assert evaluate(task, held[0], task.splits().test)[1] == first.test_loss
+    again = train(task, sgd(0.03).card(), {"lr": 0.03}, seed=2, steps=40, test=True)
+    assert evaluate(task, held[0], task.splits().test)[1] == again.test_loss != first.test_loss

@@ -87,3 +87,19 @@ def test_arguments_that_cannot_be_matched_keep_every_call_guarded(monkeypatch: p
     [made] = kernel._compiled.values()
     assert not made.is_direct(pieces)
     torch.testing.assert_close(pieces, twins, rtol=1e-5, atol=1e-6)
+
+
+def test_a_settled_number_is_the_same_number_under_gradients_and_vmap_eager_and_compiled() -> None:
+    from steepest.core.settled import settled
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        return x / settled(x.square().sum().sqrt())
+
+    x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    [expected] = torch.autograd.grad(scaled(x).pow(3).sum(), x)
+    compiled = torch.compile(scaled, fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x.detach()), scaled(x.detach()), rtol=1e-14, atol=0)
+    [gradient] = torch.autograd.grad(compiled(x).pow(3).sum(), x)
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+    rows = torch.compile(torch.func.vmap(scaled), fullgraph=True)(x.detach())
+    torch.testing.assert_close(rows, x.detach() / x.detach().norm(dim=1, keepdim=True), rtol=1e-14, atol=0)

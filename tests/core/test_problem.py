@@ -128,7 +128,7 @@ class MessagingLasso(Lasso):
 
 
 def test_offers_come_from_the_marked_methods() -> None:
-    assert SmoothProblem(rational).offers == {"value", "gradient", "hvp"}
+    assert SmoothProblem(rational).offers == {"value", "gradient", "hvp", "hessian"}
     assert Lasso(True).offers == {"value", "prox"}
     assert MessagingLasso(True).offers == {"value", "prox", "lmo"}
     assert MessagingLasso(False).offers == {"value", "lmo"}

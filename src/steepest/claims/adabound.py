@@ -245,8 +245,9 @@ scored on the test split. AdaBound is then run over four decades of `lr` and of 
     sizes={
         Size.SMOKE: "two settings, one seed, 40 steps; seconds; always inconclusive",
         Size.LAPTOP: "scikit-learn's digits (539 training images), 8 settings and 8 seeds per side, 400 steps; minutes",
-        Size.FULL: "MNIST's 60,000 training images as in the paper (found as `steepest.data.mnist` says), 50,000 "
-        "steps of 128, 5 seeds; a day on 8 cores (the paper also trains on CIFAR-10 and Penn Treebank)",
+        Size.FULL: "MNIST's 60,000 training images as in the paper (found as `steepest.data.mnist` says), 8 settings "
+        "and 5 seeds per side, 50,000 steps of 128; a day on 8 cores (the paper also trains on "
+        "CIFAR-10 and Penn Treebank)",
     },
     measure=measure,
     judge=judge,

@@ -14,7 +14,7 @@ from steepest.optim import ASGO, Shampoo
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, WIDENED, Side, grid, interval, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, grid, mean, parts, percent, repeat, too_few, tune
 from .figure import COLOURS, MARKERS, canvas
 
 if TYPE_CHECKING:
@@ -129,15 +129,8 @@ def _convex(context: Context, scale: _Scale, seeds: list[int]) -> tuple[dict[str
     figures: dict[str, Any] = {f"convex_part_left_{name.lower()}": mean(values) for name, values in ends.items()}
     for rival in list(CONVEX)[1:]:
         key = f"convex_percent_over_{rival.lower()}"
-        figures |= _percent(ends["ASGO"], ends[rival], key)
+        figures |= percent(key, ends["ASGO"], ends[rival])
     return figures, {"rates": rates, "convex_landscape": landscape, "convex": ends}, edges
-
-
-def _percent(ours: list[float | None], theirs: list[float | None], key: str) -> dict[str, Any]:
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(ours):
-        return {f"{key}{end}": None for end in _ENDS}
-    return interval([100 * (a / b - 1) for a, b in pairs]).figures(key)
 
 
 def measure(context: Context) -> Measured:
@@ -166,7 +159,7 @@ def measure(context: Context) -> Measured:
         figures[f"loss_{side.method}"] = mean(losses[side.name])
         figures[f"state_bytes_per_parameter_{side.method}"] = mean([run.state_bytes_per_parameter for run in runs])
     for rival in ("Shampoo", "AdamW"):
-        figures |= _percent(losses["ASGO"], losses[rival], f"percent_over_{rival.lower()}")
+        figures |= percent(f"percent_over_{rival.lower()}", losses["ASGO"], losses[rival])
     figures["winners_at_edge_of_grid"] = edges
     budgets = {
         "settings tried per side": scale.rates,

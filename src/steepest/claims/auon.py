@@ -12,7 +12,7 @@ from steepest.catalogue import card
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, WIDENED, Side, grid, interval, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, WIDENED, Side, grid, mean, parts, percent, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
 from .two_rates import TwoRates
 
@@ -137,10 +137,7 @@ def measure(context: Context) -> Measured:
         ("gap_percent_to_control", "AuON", "Control"),
         ("gap_percent_hybrid_to_muon", "Hybrid AuON", "Muon"),
     ):
-        pairs = [(a, b) for a, b in zip(losses[ours], losses[theirs], strict=True) if a is not None and b is not None]
-        whole = len(pairs) == len(seeds)
-        found = interval([100 * (a / b - 1) for a, b in pairs]) if whole else None
-        figures |= found.figures(figure) if found else {figure: None}
+        figures |= percent(figure, losses[ours], losses[theirs])
     for method in ("auon", "hybrid-auon", "muon"):
         context.say(f"timing {method}")
         series["time"][method] = [_step_time(method, side, context.device) for side in scale.sides]

@@ -36,6 +36,8 @@ __all__ = [
     "mean",
     "part_of_budget",
     "parts",
+    "percent",
+    "remembered",
     "repeat",
     "too_few",
     "tune",
@@ -124,22 +126,29 @@ def repeat(
     return found
 
 
-def watched(task: Task, look: Callable[[nn.Module, int], None]) -> tuple[Task, Callable[[int, CurvePoint], None]]:
-    """A task that remembers the model in training, and the ``watch`` argument for :func:`train` that looks at it.
-
-    Args:
-        look: called as ``look(model, step)`` after every evaluation but the last.
-    """
+def remembered(task: Task) -> tuple[Task, list[nn.Module]]:
+    """A task that remembers its latest model, and the list that will hold it: in training, and still after it."""
     held: list[nn.Module] = []
 
     def build() -> nn.Module:
         held[:] = [task.model()]
         return held[0]
 
+    return replace(task, model=build), held
+
+
+def watched(task: Task, look: Callable[[nn.Module, int], None]) -> tuple[Task, Callable[[int, CurvePoint], None]]:
+    """A task that remembers the model in training, and the ``watch`` argument for :func:`train` that looks at it.
+
+    Args:
+        look: called as ``look(model, step)`` after every evaluation but the last.
+    """
+    task, held = remembered(task)
+
     def watch(number: int, point: CurvePoint) -> None:
         look(held[0], point.step)
 
-    return replace(task, model=build), watch
+    return task, watch
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,14 @@ def difference(ours: Sequence[float | None], theirs: Sequence[float | None]) -> 
     if not pairs or any(a is None or b is None for a, b in pairs):
         return None
     return interval([float(a) - float(b) for a, b in pairs if a is not None and b is not None])
+
+
+def percent(name: str, ours: Sequence[float | None], theirs: Sequence[float | None]) -> dict[str, float | None]:
+    """Figures of the paired differences ``ours - theirs`` in per cent of theirs; ``None`` if a run has no score."""
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
+    if not pairs or len(pairs) < len(ours):
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
+    return interval([100 * (a / b - 1) for a, b in pairs]).figures(name)
 
 
 def part_of_budget(target: float | None, parts: Sequence[float], losses: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """MARS against AdamW, Muon and itself without the correction, on a small transformer; approximate and exact."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from steepest.core.card import MethodCard
 from .characters import characters
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
-from .experiment import ENOUGH, Side, grid, interval, mean, parts, repeat, too_few, tune
+from .experiment import ENOUGH, Side, grid, mean, parts, percent, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def measure(context: Context) -> Measured:
         ("MARS", "MARS exact, equal gradients"),
         ("no correction", "AdamW"),
     ):
-        figures |= _gap(series["loss"][ours], series["loss"][theirs], f"gap_percent_{_key(ours)}_to_{_key(theirs)}")
+        name = f"gap_percent_{_key(ours)}_to_{_key(theirs)}"
+        figures |= percent(name, series["loss"][ours], series["loss"][theirs])
     figures["winners_at_edge_of_grid"] = edges
     budgets = {
         "settings tried per side": scale.rates * scale.averages,
@@ -126,14 +127,6 @@ def measure(context: Context) -> Measured:
 
 def _key(name: str) -> str:
     return name.lower().replace(",", "").replace(" ", "_")
-
-
-def _gap(ours: Sequence[float | None], theirs: Sequence[float | None], name: str) -> dict[str, float | None]:
-    """How much lower or higher our loss is, in per cent of theirs, paired by seed."""
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    if len(pairs) < len(ours):
-        return {name: None, f"{name}_low": None, f"{name}_high": None}
-    return interval([100 * (a / b - 1) for a, b in pairs]).figures(name)
 
 
 RULE = f"""\

@@ -4,12 +4,16 @@ import dataclasses
 import functools
 import hashlib
 import types
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 
 __all__ = ["fingerprint"]
+
+#: The objects whose own ``fingerprint()`` is under way.
+_inside: ContextVar[tuple[int, ...]] = ContextVar("steepest_fingerprints_under_way", default=())
 
 
 def fingerprint(value: Any) -> str:
@@ -45,6 +49,8 @@ def _feed(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         elif value.layout is torch.sparse_coo:
             whole = value.detach().coalesce()
             feed(whole.indices(), whole.values())
+        elif value.layout is torch.sparse_csr:
+            feed(value.crow_indices(), value.col_indices(), value.values())
     elif isinstance(value, torch.Generator):
         tag("generator")
         feed(value.get_state())
@@ -77,7 +83,14 @@ def _feed(digest: Any, value: Any, above: tuple[int, ...]) -> None:
         tag(f"dataclass {type(value).__qualname__}")
         feed({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     elif not isinstance(value, type) and callable(getattr(value, "fingerprint", None)):  # a problem inside a problem
-        feed(value.fingerprint())
+        if id(value) in (inside := _inside.get()):  # a problem that holds a method of its own
+            tag("cycle")
+        else:
+            token = _inside.set((*inside, id(value)))
+            try:
+                feed(value.fingerprint())
+            finally:
+                _inside.reset(token)
     elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         tag(f"array {value.dtype} {value.shape}")
         digest.update(np.ascontiguousarray(value).tobytes())

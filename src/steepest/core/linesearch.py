@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Step", "armijo", "strong_wolfe"]
+__all__ = ["Step", "armijo", "change_of_value", "rounding_of", "strong_wolfe"]
 
 
 class Step(NamedTuple):
@@ -35,6 +35,42 @@ def _check(slope: float, initial: float, **fractions: float) -> None:
     for name, fraction in fractions.items():
         if not 0 < fraction < 1:
             raise ValueError(f"{name} must be in (0, 1), got {fraction!r}")
+
+
+def rounding_of(value: float, epsilon: float) -> float:
+    """How far apart two computed values may be by rounding alone: eight units in the last place of ``value``.
+
+    Args:
+        value: of the function.
+        epsilon: the precision of its dtype.
+    """
+    return 8.0 * epsilon * abs(value)
+
+
+def change_of_value(
+    value: float, slope: float, size: float, here: float, here_slope: float, rounding: float = 0.0
+) -> float:
+    """``phi(size) - phi(0)``, from the slopes where the difference drowns in rounding::
+
+        phi(t) - phi(0) ~ t (phi'(0) + phi'(t)) / 2        if |phi(t) - phi(0)| < rounding
+
+    The trapezoid is exact for quadratics. With it Armijo's condition becomes Hager and Zhang's approximate one,
+    ``phi'(t) <= (2 decrease - 1) phi'(0)``, and methods with gradients converge to full precision; without it they end
+    where the gradient is about the square root of the precision.
+
+    Args:
+        value, slope: at 0.
+        size: the step size ``t``.
+        here, here_slope: at ``size``.
+        rounding: the error of a difference of values; 0 for plain differences.
+
+    Source: W. W. Hager and H. Zhang (2005), "A new conjugate gradient method with guaranteed descent and an efficient
+    line search", SIAM Journal on Optimization 16(1), 170-192, section 4.
+    """
+    change = here - value
+    if math.isfinite(here_slope) and abs(change) < rounding:
+        return 0.5 * size * (slope + here_slope)
+    return change
 
 
 def armijo(

@@ -2,8 +2,8 @@
 
 A problem class marks its oracles with :func:`~steepest.core.oracle.oracle`; their names are what it *offers*. A solver
 lists the names it *needs*, and :meth:`Problem.require` compares the two before the first step. Names in
-use: ``"value"``, ``"gradient"``, ``"hvp"``, ``"prox"``, ``"lmo"``, ``"projection"``, ``"minibatch"``; a room may add
-its own.
+use: ``"value"``, ``"gradient"``, ``"hvp"``, ``"hessian"``, ``"prox"``, ``"lmo"``, ``"projection"``, ``"minibatch"``; a
+room may add its own.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,6 +18,9 @@ from steepest.core.oracle import oracle
 from steepest.core.tree import Point
 
 __all__ = ["MissingOracle", "Problem", "SmoothProblem"]
+
+#: Columns of a Hessian that are computed together; bounds its memory.
+_COLUMNS = 128
 
 
 class MissingOracle(TypeError):
@@ -104,11 +107,11 @@ class SmoothProblem(Problem):
 
     Args:
         function: maps a point (a tensor, or nested dicts, lists and tuples of tensors) to a real tensor with one
-            element. It is differentiated by PyTorch, so it must be made of differentiable operations; for ``hvp`` they
-            must support forward mode too.
+            element. It is differentiated by PyTorch, so it must be made of differentiable operations; for ``hvp`` and
+            ``hessian`` they must support forward mode too.
 
-    Offers ``"value"``, ``"gradient"`` and ``"hvp"``. One call of :meth:`value_and_gradient` counts as one value and one
-    gradient, and so does what it costs.
+    Offers ``"value"``, ``"gradient"``, ``"hvp"`` and ``"hessian"``. One call of :meth:`value_and_gradient` counts as
+    one value and one gradient, and so does what it costs.
 
     Raises:
         TypeError: ``function`` is not callable, or does not return a real tensor.
@@ -151,6 +154,22 @@ class SmoothProblem(Problem):
         """The Hessian of ``f`` at ``x`` times ``direction``: forward mode over reverse mode."""
         tangent: Point = torch.func.jvp(torch.func.grad(self._scalar), (x,), (direction,))[1]
         return tangent
+
+    @oracle("hessian")
+    def hessian(self, x: Point) -> torch.Tensor:
+        """The Hessian of ``f`` at ``x``, a symmetric ``(d, d)`` matrix over the ``d`` numbers of ``x`` in the order of
+        :func:`~steepest.core.tree.ravel`: forward mode over reverse mode, for a block of columns at a time."""
+
+        flat = tree.ravel(x)
+        gradient = torch.func.grad(lambda vector: self._scalar(tree.unravel(vector, x)))
+
+        def column(direction: torch.Tensor) -> torch.Tensor:
+            tangent: torch.Tensor = torch.func.jvp(gradient, (flat,), (direction,))[1]
+            return tangent
+
+        identity = torch.eye(len(flat), dtype=flat.dtype, device=flat.device)
+        matrix = torch.func.vmap(column, chunk_size=_COLUMNS)(identity)
+        return 0.5 * (matrix + matrix.mT)  # symmetric to the last bit, which decompositions count on
 
     def _scalar(self, x: Point) -> torch.Tensor:
         value = self.function(x)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from .settled import settled
+
 __all__ = ["remove_radial"]
 
 
@@ -30,7 +32,7 @@ def remove_radial(update: Tensor, x: Tensor, g: Tensor, *, delta: float, eps: fl
     by_row, row_test = _radial(sums, delta / w.shape[1] ** 0.5, eps)
     totals = [s.sum(0, keepdim=True) for s in sums]
     whole, whole_test = _radial(totals, delta / (w.shape[0] * w.shape[1]) ** 0.5, eps)
-    factor = torch.where(row_test, by_row, torch.where(whole_test, whole, torch.zeros_like(whole)))
+    factor = settled(torch.where(row_test, by_row, torch.where(whole_test, whole, torch.zeros_like(whole))))
     return (p - factor * w).reshape(update.shape), row_test | whole_test
 
 

@@ -6,7 +6,19 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-__all__ = ["Point", "add_scaled", "describe", "dot", "is_finite", "leaves", "norm", "tree_map", "zeros_like"]
+__all__ = [
+    "Point",
+    "add_scaled",
+    "describe",
+    "dot",
+    "is_finite",
+    "leaves",
+    "norm",
+    "ravel",
+    "tree_map",
+    "unravel",
+    "zeros_like",
+]
 
 #: A tensor, or nested dicts, lists and tuples of tensors.
 Point = Any
@@ -40,6 +52,20 @@ def norm(x: Point) -> torch.Tensor:
     """The Euclidean norm over all tensors, as a 0-dim tensor."""
     norms: list[torch.Tensor] = [torch.linalg.vector_norm(leaf) for leaf in leaves(x)]
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+
+def ravel(x: Point) -> torch.Tensor:
+    """All numbers of a point as one vector, tensor after tensor, each row-major; a view where that is possible."""
+    flat: list[torch.Tensor] = [leaf.reshape(-1) for leaf in leaves(x)]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
+
+
+def unravel(vector: torch.Tensor, like: Point) -> Point:
+    """The point of the structure, shapes and dtypes of ``like`` whose numbers are those of ``vector``."""
+    flat, structure = pytree.tree_flatten(like)
+    parts = vector.split([leaf.numel() for leaf in flat])
+    shaped = [part.reshape(leaf.shape).to(leaf.dtype) for part, leaf in zip(parts, flat, strict=True)]
+    return pytree.tree_unflatten(shaped, structure)
 
 
 def zeros_like(x: Point) -> Point:

@@ -11,6 +11,7 @@ from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.projection import remove_radial
 from ..core.ranges import BETAS, EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Flag
 from ..core.rule import lerp
+from ..core.settled import settled
 
 __all__ = ["CARDS", "SGDP", "AdamP"]
 
@@ -109,7 +110,7 @@ class AdamP(RuleOptimizer):
         decay = lr * weight_decay
         if x.dim() > 1:
             update, invariant = remove_radial(update, x, g, delta=delta, eps=eps)
-            return x - decay * _decayed(x, invariant, wd_ratio) - (lr / correction1) * update, exp_avg, exp_avg_sq
+            return _kept(invariant, decay, wd_ratio, x) * x - (lr / correction1) * update, exp_avg, exp_avg_sq
         return x - decay * x - (lr / correction1) * update, exp_avg, exp_avg_sq
 
 
@@ -198,13 +199,14 @@ class SGDP(RuleOptimizer):
         decay = lr * weight_decay / (1 - momentum)
         if x.dim() > 1:
             update, invariant = remove_radial(update, x, g, delta=delta, eps=eps)
-            return x - decay * _decayed(x, invariant, wd_ratio) - lr * update, momentum_buffer
+            return _kept(invariant, decay, wd_ratio, x) * x - lr * update, momentum_buffer
         return x - decay * x - lr * update, momentum_buffer
 
 
-def _decayed(x: Tensor, invariant: Tensor, wd_ratio: float) -> Tensor:
-    """What the decay takes its share of. Chosen among tensors of ``x``'s dtype: where() of two numbers is float32."""
-    return torch.where(invariant, wd_ratio * x, x)
+def _kept(invariant: Tensor, decay: float | Tensor, wd_ratio: float | Tensor, x: Tensor) -> Tensor:
+    """The factor that the decay leaves of the weight: a number in ``x``'s dtype."""
+    one = x.new_ones(())
+    return settled(one - decay * torch.where(invariant, wd_ratio * one, one))
 
 
 _PAPER = Paper(

@@ -11,6 +11,7 @@ from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.ranges import EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY
 from ..core.rule import lerp
+from ..core.settled import settled
 
 __all__ = ["CARD", "REG"]
 
@@ -86,15 +87,15 @@ class REG(RuleOptimizer):
     ) -> tuple[Tensor, Tensor]:
         momentum_buffer = lerp(momentum_buffer, g, 1 - momentum)
         m = momentum_buffer.reshape(x.shape[0], -1) if x.dim() > 1 else momentum_buffer.reshape(-1, 1)
-        by_row = _inverse(torch.linalg.vector_norm(m, dim=1, keepdim=True), eps)
+        by_row = settled(_inverse(torch.linalg.vector_norm(m, dim=1, keepdim=True), eps))
         columns = torch.linalg.vector_norm(m * by_row, dim=0, keepdim=True)
         by_column = _inverse(columns, eps)
         # The scaled columns have the lengths columns * by_column: ||Z||_F without another pass over the matrix.
         size = (RMS * m.shape[0] ** 0.5 * m.shape[1] ** 0.5) * _inverse(
             torch.linalg.vector_norm(columns * by_column), 0.0
         )
-        direction = (m * by_row * (size * by_column)).reshape(x.shape)
-        return (1 - lr * weight_decay) * x - lr * direction, momentum_buffer
+        step = (m * by_row * settled(lr * size * by_column)).reshape(x.shape)
+        return (1 - lr * weight_decay) * x - step, momentum_buffer
 
 
 #: The root mean square of the update's entries: that of AdamW's updates in practice.

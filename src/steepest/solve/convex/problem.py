@@ -9,12 +9,13 @@ from torch import Tensor
 
 from steepest.core import tree
 from steepest.core.losses import Loss, loss_of
-from steepest.core.matrix import squared_norm, take_rows
+from steepest.core.matrix import squared_norm, take_rows, weighted_gram
 from steepest.core.oracle import oracle
 from steepest.core.problem import Problem, SmoothProblem
 from steepest.core.ranges import OneOf, Real
-from steepest.core.regularizer import Regularizer, Zero
+from steepest.core.regularizer import Regularizer, Separable, Zero, regularizer_of
 from steepest.core.tree import Point
+from steepest.solve.convex.columns import Columns
 
 __all__ = ["CompositeProblem", "LinearModel"]
 
@@ -26,51 +27,55 @@ class CompositeProblem(Problem):
 
     Args:
         smooth: the differentiable ``f``, a function of a point (see :class:`~steepest.core.problem.SmoothProblem`).
-        regularizer: ``g``, a :class:`~steepest.core.regularizer.Regularizer` of the one tensor that a point is;
-            default 0.
+        regularizer: ``g``, a :class:`~steepest.core.regularizer.Regularizer` of the one tensor that a point is; for
+            points of several tensors a dict, list or tuple of them in the same structure, with ``None`` for 0
+            (:class:`~steepest.core.regularizer.Separable`). Default 0.
         lipschitz: a Lipschitz constant of the gradient of ``f``, > 0; ``None`` where it is not known.
         strong_convexity: a modulus of strong convexity of ``f``, >= 0; default 0.
 
     Offers ``"value"`` (of ``f + g``), ``"smooth value"``, ``"smooth gradient"`` and ``"smooth hvp"`` (of ``f``),
-    ``"prox"`` (of ``g``), and ``"lmo"`` where ``g`` is the indicator of a bounded set.
+    ``"prox"`` (of ``g``) where that is cheap, and ``"lmo"`` where ``g`` is the indicator of a bounded set.
 
     Raises:
-        TypeError: ``smooth`` is not callable, ``regularizer`` is not a Regularizer, or a constant is not a number.
+        TypeError: ``smooth`` is not callable, ``regularizer`` holds other things, or a constant is not a number.
         ValueError: a constant is out of its range.
     """
 
     def __init__(
         self,
         smooth: Callable[[Any], Tensor],
-        regularizer: Regularizer | None = None,
+        regularizer: Regularizer | dict[Any, Any] | list[Any] | tuple[Any, ...] | None = None,
         *,
         lipschitz: float | None = None,
         strong_convexity: float = 0.0,
     ) -> None:
-        if regularizer is not None and not isinstance(regularizer, Regularizer):
-            raise TypeError(f"regularizer must be a Regularizer or None, got {regularizer!r}")
         Real(low=0.0, low_open=True, optional=True).check("lipschitz", lipschitz)
         Real(low=0.0).check("strong_convexity", strong_convexity)
         self.smooth = SmoothProblem(smooth)
-        self.regularizer = Zero() if regularizer is None else regularizer
+        self.regularizer = regularizer_of(regularizer)
         self.lipschitz = lipschitz
         self.strong_convexity = strong_convexity
 
     @property
     def offers(self) -> frozenset[str]:
         """What the class declares, without what this regularizer does not have."""
-        missing = set() if self.regularizer.offers("lmo") else {"lmo"}
-        return self._declared - missing
+        return self._declared - {name for name in ("prox", "lmo") if not self.regularizer.offers(name)}
 
     def check_start(self, start: Point) -> None:
-        """As :meth:`SmoothProblem.check_start`; besides, the point is one tensor where there is a regularizer.
+        """As :meth:`SmoothProblem.check_start`; besides, the point has the structure that the regularizer has.
 
         Raises:
-            TypeError: it is not.
+            TypeError: it is not one tensor, and the regularizer is for one.
+            ValueError: it has another structure than the regularizer.
         """
         self.smooth.check_start(start)
-        if not isinstance(self.regularizer, Zero) and not isinstance(start, Tensor):
-            raise TypeError(f"start must be one tensor, since the regularizer takes one; got {tree.describe(start)}")
+        if isinstance(self.regularizer, Separable):
+            self.regularizer.check_point(start)
+        elif not isinstance(self.regularizer, Zero) and not isinstance(start, Tensor):
+            raise TypeError(
+                "start must be one tensor, since the regularizer takes one (otherwise give a dict, list or tuple of "
+                f"regularizers, like the point); got {tree.describe(start)}"
+            )
 
     @oracle("value")
     def value(self, x: Point) -> Tensor:
@@ -100,20 +105,32 @@ class CompositeProblem(Problem):
     @oracle("prox")
     def prox(self, x: Point, step: float | Tensor) -> Point:
         """The proximal step of ``g``: the minimizer of ``g(z) + |z - x|^2 / (2 step)``."""
-        return tree.tree_map(lambda leaf: self.regularizer.prox(leaf, step), x)
+        return x if isinstance(self.regularizer, Zero) else self.regularizer.prox(x, step)
 
     @oracle("lmo")
     def lmo(self, direction: Point) -> Point:
         """A minimizer of ``<direction, x>`` over the set whose indicator ``g`` is."""
-        return tree.tree_map(self.regularizer.lmo, direction)
+        return self.regularizer.lmo(direction)
 
     def regularizer_value(self, x: Point) -> Tensor:
         """``g(x)``, a 0-dim tensor; not counted (solvers that know ``f(x)`` already add it)."""
         return self._regularizer(x)
 
+    def as_smooth(self) -> SmoothProblem:
+        """``min f + g`` as one smooth problem, for methods that know no prox; ``g`` must be differentiable.
+
+        It is the one way from this room's problems to smooth solvers: ``LBFGS().run(model.as_smooth(), start, ...)``.
+        The view of a linear model offers the model's own formulas (no automatic differentiation), also of the Hessian.
+
+        Raises:
+            ValueError: ``f`` or ``g`` is not smooth.
+        """
+        from steepest.solve.convex.smooth import smooth_view
+
+        return smooth_view(self)
+
     def _regularizer(self, x: Point) -> Tensor:
-        values = [self.regularizer.value(leaf) for leaf in tree.leaves(x)]
-        return values[0] if len(values) == 1 else torch.stack(values).sum()
+        return tree.leaves(x)[0].new_zeros(()) if isinstance(self.regularizer, Zero) else self.regularizer.value(x)
 
     # A linear model knows better ways to do these three.
     def _smooth_value(self, x: Point) -> Tensor:
@@ -167,6 +184,7 @@ class LinearModel(CompositeProblem):
         self.scale = 1.0 / len(target) if scale == "mean" else 1.0
         super().__init__(self._function, regularizer)
         self._norm: float | None = None
+        self._columns: Columns | None = None
 
     @property
     def offers(self) -> frozenset[str]:
@@ -208,12 +226,16 @@ class LinearModel(CompositeProblem):
         slope = self.loss.derivative(rows @ x, self.target[indices])
         return (rows.mT @ slope) * (self.scale * self.samples / len(indices))
 
+    @oracle("columns")
+    def columns(self, indices: Tensor) -> Tensor:
+        """The features ``indices`` as the rows of a dense matrix, ``(k, n)``."""
+        return Columns.of(self).dense(indices)
+
     @oracle("hessian")
     def hessian(self, x: Tensor) -> Tensor:
-        """The Hessian of ``f`` as a ``(d, d)`` matrix, for one output."""
-        weight = self.scale * self.loss.second_derivative(self.predict(x), self.target)
-        design = self.design.to_dense() if self.design.layout is not torch.strided else self.design
-        return design.mT @ (weight[:, None] * design)
+        """The Hessian of ``f`` as a symmetric ``(d, d)`` matrix; ``(d k, d k)`` over the flattened ``x`` for ``k``
+        outputs, each of which has a block of its own."""
+        return self._hessian_at(self.predict(x))
 
     @oracle("gap")
     def gap(self, x: Tensor) -> Tensor:
@@ -229,6 +251,16 @@ class LinearModel(CompositeProblem):
         dual, back = shrink * dual, shrink * back
         primal = self.scale * self.loss.value(prediction, self.target).sum() + self.regularizer.value(x)
         return primal + self.scale * self.loss.conjugate(dual, self.target).sum() + self.regularizer.conjugate(back)
+
+    def _hessian_at(self, prediction: Tensor) -> Tensor:
+        weight = self.scale * self.loss.second_derivative(prediction, self.target)
+        if weight.dim() == 1:
+            return weighted_gram(self.design, weight)
+        d, k = self.design.shape[1], weight.shape[1]
+        blocks = weight.new_zeros(d, k, d, k)
+        for output in range(k):
+            blocks[:, output, :, output] = weighted_gram(self.design, weight[:, output].contiguous())
+        return blocks.reshape(d * k, d * k)
 
     def _function(self, x: Tensor) -> Tensor:
         return self.scale * self.loss.value(self.predict(x), self.target).sum()
