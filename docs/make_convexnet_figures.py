@@ -107,9 +107,7 @@ def convergence(out: Path, epochs: int, steps: int, seeds: int) -> None:
     grids = {"SGD": (3e-7, 1e-6, 3e-6, 1e-5, 3e-5), "Adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
     for name, make in rivals.items():
-        score = {
-            lr: trained(make(lr), width, penalty, epochs, 100, data)[-1][1] for lr in grids[name]
-        }
+        score = {lr: trained(make(lr), width, penalty, epochs, 100, data)[-1][1] for lr in grids[name]}
         rate = min(score, key=lambda lr: score[lr] if np.isfinite(score[lr]) else np.inf)
         print(name, "best learning rate", rate, {k: round(v, 2) for k, v in score.items()})
         for seed in range(seeds):
@@ -177,9 +175,13 @@ def patterns(out: Path, draws: int) -> None:
         for count in counts:
             program = ConvexProgram(design, signs, whole.take(torch.arange(min(count, len(whole)))), penalty=5.0)
             small = 2e-2 * float(program.value(program.zeros()))
-            values.append(ADMM().run(program, program.zeros(), budget="1500steps", tolerance=1e-2 * small).measures.value)
+            values.append(
+                ADMM().run(program, program.zeros(), budget="1500steps", tolerance=1e-2 * small).measures.value
+            )
         axis.plot(counts, values, marker="o", ms=3, lw=1, color=INK["ADMM"], alpha=0.6)
-    axis.set(xscale="log", xlabel="patterns", ylabel="optimum of the convex program", title="400 digits, nested samples")
+    axis.set(
+        xscale="log", xlabel="patterns", ylabel="optimum of the convex program", title="400 digits, nested samples"
+    )
     figure.savefig(out / "convexnet-patterns.svg")
 
 

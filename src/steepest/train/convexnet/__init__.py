@@ -12,6 +12,10 @@
 
 - :func:`train_convex_relu`, :func:`convex_relu_path`: from tensors to a network in one call.
 - :class:`ConvexReLUClassifier`, :class:`ConvexReLURegressor`: with the interface of scikit-learn, which they need.
+- :func:`train_robust_convex_relu`: training that is robust to perturbed inputs, with the exact worst case.
+- :class:`RobustProgram`, :func:`robust_patterns`: its program and patterns.
+- :mod:`~steepest.train.convexnet.verify`: proofs of the worst case of any two-layer ReLU network.
+- :mod:`~steepest.train.convexnet.attacks`: attacks on any model, and training against them.
 
 The loss is summed over samples everywhere in this room; see :mod:`~steepest.train.convexnet.network`.
 """
@@ -19,9 +23,10 @@ The loss is summed over samples everywhere in this room; see :mod:`~steepest.tra
 import importlib
 from typing import Any
 
-from steepest.train.convexnet import admm, admm_rbcd, interior_point, scp, train
+from steepest.train.convexnet import admm, admm_rbcd, interior_point, robust, scp, train
 from steepest.train.convexnet.admm import ADMM
 from steepest.train.convexnet.admm_rbcd import ADMMRBCD
+from steepest.train.convexnet.attacks import adversarial_training, fgsm, pgd
 from steepest.train.convexnet.certificate import LowerBound, lower_bound
 from steepest.train.convexnet.certify import Certificate, certify
 from steepest.train.convexnet.interior_point import InteriorPoint
@@ -47,8 +52,19 @@ from steepest.train.convexnet.patterns import (
     sampling_quality,
 )
 from steepest.train.convexnet.program import ConvexProgram
+from steepest.train.convexnet.robust import RobustFit, train_robust_convex_relu
+from steepest.train.convexnet.robust_program import RobustProgram, robust_patterns
 from steepest.train.convexnet.scp import SCP, sample_features, sampled_network, sampled_program
 from steepest.train.convexnet.train import Trained, convex_relu_path, train_convex_relu
+from steepest.train.convexnet.verify import (
+    OutputRange,
+    RobustCertificate,
+    WorstCase,
+    certified_accuracy,
+    certified_radius,
+    output_range,
+    worst_case_loss,
+)
 
 __all__ = [
     "ADMM",
@@ -61,22 +77,34 @@ __all__ = [
     "ConvexReLURegressor",
     "InteriorPoint",
     "LowerBound",
+    "OutputRange",
     "Patterns",
+    "RobustCertificate",
+    "RobustFit",
+    "RobustProgram",
     "Trained",
     "TwoLayerGatedReLU",
     "TwoLayerReLU",
+    "WorstCase",
     "activation_patterns",
+    "adversarial_training",
+    "certified_accuracy",
+    "certified_radius",
     "certify",
     "convex_relu_path",
     "count_in_general_position",
     "enumerate_patterns",
+    "fgsm",
     "lower_bound",
     "merge_patterns",
     "nonconvex_objective",
+    "output_range",
     "pattern_count_bound",
     "patterns_needed",
+    "pgd",
     "recover",
     "recover_gated",
+    "robust_patterns",
     "sample_features",
     "sample_patterns",
     "sampled_network",
@@ -84,10 +112,12 @@ __all__ = [
     "sampling_confidence",
     "sampling_quality",
     "train_convex_relu",
+    "train_robust_convex_relu",
     "with_bias",
+    "worst_case_loss",
 ]
 
-CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD, *train.CARDS)
+CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD, robust.CARD, *train.CARDS)
 
 
 def __getattr__(name: str) -> Any:
