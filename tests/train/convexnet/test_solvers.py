@@ -214,3 +214,28 @@ def test_resources_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -
     lasso = sampled_program(features, program.target, "logistic", 0.1)
     with pytest.raises(ValueError, match="engine='sklearn'"):
         SCP(engine="sklearn").run(lasso, torch.zeros(5, 1).double(), budget="1steps")
+
+
+def test_the_scaling_of_scnn_is_as_the_room_says() -> None:
+    pytest.importorskip("scnn")
+    from scnn.metrics import Metrics
+    from scnn.models import ConvexGatedReLU
+    from scnn.optimize import optimize_model
+    from scnn.regularizers import NeuronGL1
+    from scnn.solvers import RFISTA
+
+    program = make(n=60, penalty=2.0, gated=True)
+    model = ConvexGatedReLU(program.patterns.gates.numpy().T)
+    model = optimize_model(
+        model,
+        RFISTA(model, tol=1e-10, max_iters=5000),
+        Metrics(),
+        program.design.numpy(),
+        program.target.numpy(),
+        regularizer=NeuronGL1(program.penalty / 60),
+        verbose=False,
+        unitize_data=False,
+        return_convex=True,
+    )[0]
+    blocks = torch.as_tensor(np.asarray(model.parameters[0])).double().reshape(program.shape[:3])[..., None]
+    assert float(program.value(blocks)) == pytest.approx(reference.optimum(program), rel=1e-6)
