@@ -214,3 +214,32 @@ def test_resources_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -
     lasso = sampled_program(features, program.target, "logistic", 0.1)
     with pytest.raises(ValueError, match="engine='sklearn'"):
         SCP(engine="sklearn").run(lasso, torch.zeros(5, 1).double(), budget="1steps")
+
+
+def test_the_scaling_of_scnn_is_as_the_room_says() -> None:
+    pytest.importorskip("scnn")
+    from scnn.metrics import Metrics
+    from scnn.models import ConvexGatedReLU
+    from scnn.optimize import optimize_model
+    from scnn.regularizers import NeuronGL1
+    from scnn.solvers import RFISTA
+
+    program = make(n=60, penalty=2.0, gated=True)
+    model = ConvexGatedReLU(program.patterns.gates.numpy().T)
+    model = optimize_model(
+        model,
+        RFISTA(model, tol=1e-10, max_iters=5000),
+        Metrics(),
+        program.design.numpy(),
+        program.target.numpy(),
+        regularizer=NeuronGL1(program.penalty / 60),
+        verbose=False,
+        unitize_data=False,
+        return_convex=True,
+    )[0]
+    # It may have put the gates into another order.
+    weights, gates = np.asarray(model.parameters[0])[0], np.asarray(model.G).T
+    x, y = program.design.numpy(), program.target.numpy()[:, 0]
+    fit = ((x @ gates.T >= 0) * (x @ weights.T)).sum(1)
+    value = 0.5 * np.sum((fit - y) ** 2) + program.penalty * np.linalg.norm(weights, axis=1).sum()
+    assert value == pytest.approx(reference.optimum(program), rel=1e-6)

@@ -168,7 +168,7 @@ def project_on_cones(
     goal = blocks.movedim(2, 3)[copy, pattern, output]  # (J, d)
     start = multipliers[:, copy, pattern, output]
     rows = program.rows
-    if len(rows) * len(copy) <= _EXACT:
+    if len(rows) * len(copy) <= _EXACT and len(copy) * rows.shape[1] ** 3 <= 100 * _EXACT:
         reached, found = project(rows, sign, goal)
     else:
         step = 1 / float(torch.linalg.matrix_norm(rows.mT @ rows, 2))

@@ -1,5 +1,6 @@
 """From data to a globally optimal network in one call."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,9 @@ _REGRESSOR = MethodCard(
 #: The cards of the estimators, here because reading them must not need scikit-learn.
 CARDS = (_CLASSIFIER, _REGRESSOR)
 
+#: The number of samples times features times patterns up to which the last bound is refined: seconds.
+_REFINED = 100_000_000
+
 SOLVERS: dict[str, type[Solver[Any, Any]]] = {
     "admm": ADMM,
     "admm-rbcd": ADMMRBCD,
@@ -78,7 +82,7 @@ class Trained:
     Attributes:
         network: the network, in the dtype of the features.
         objective: its objective, loss (summed) plus penalty, as computed in float64.
-        bound: a proved lower bound on the optimum over the patterns (for ``"scp"``, over the sampled neurons). It can be
+        bound: a proved lower bound on the optimum over the patterns (for ``"scp"``, over sampled neurons). It can be
             above ``objective``: the neurons of a network need not keep to the patterns, and then no network that does
             is as good.
         steps: steps of the solver.
@@ -252,6 +256,8 @@ def _solve(
 
 def _refined_bound(program: ConvexProgram, state: Any, blocks: Tensor) -> float:
     """The lower bound at the end, with cone projections, which are too dear for every step."""
+    if program.design.numel() * len(program.patterns) > _REFINED:
+        return -math.inf
     multipliers = None
     if isinstance(state, ADMMState) and state.margins is not None:
         multipliers = state.rho * (-state.margins).clamp_min(0)
