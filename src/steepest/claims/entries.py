@@ -29,7 +29,6 @@ _MODULES = {
     "lion": "lion",
     "lion-k": "lion_k",
     "marsadamw": "mars",
-    "model-based": "model_based",
     "muon": "muon",
     "psgd": "psgd",
     "shampoo": "shampoo",
