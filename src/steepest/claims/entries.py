@@ -19,6 +19,7 @@ _MODULES = {
     "ano": "ano",
     "asgo": "asgo",
     "auon": "auon",
+    "convex-relu-robust": "convex_relu_robust",
     "coordinate-clip": "coordinate_clip",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
