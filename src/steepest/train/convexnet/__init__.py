@@ -33,7 +33,7 @@ from steepest.train.convexnet.patterns import (
 from steepest.train.convexnet.robust import RobustFit, train_robust_convex_relu
 from steepest.train.convexnet.robust_program import RobustProgram, robust_patterns
 from steepest.train.convexnet.verify import (
-    Certificate,
+    RobustCertificate,
     OutputRange,
     WorstCase,
     certified_accuracy,
@@ -43,7 +43,7 @@ from steepest.train.convexnet.verify import (
 )
 
 __all__ = [
-    "Certificate",
+    "RobustCertificate",
     "OutputRange",
     "Patterns",
     "RobustFit",

@@ -27,7 +27,7 @@ from steepest.train.convexnet.ball import Ball
 from steepest.train.convexnet.losses import as_loss
 from steepest.train.convexnet.network import TwoLayerGatedReLU, TwoLayerReLU
 
-__all__ = ["Certificate", "OutputRange", "WorstCase", "certified_accuracy", "certified_radius", "output_range",
+__all__ = ["RobustCertificate", "OutputRange", "WorstCase", "certified_accuracy", "certified_radius", "output_range",
            "worst_case_loss"]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class WorstCase:
 
 
 @dataclass(frozen=True, eq=False)
-class Certificate:
+class RobustCertificate:
     """How many samples are classified correctly whatever the perturbation.
 
     Attributes:
@@ -170,7 +170,7 @@ def certified_accuracy(
     clip: tuple[float, float] | None = None,
     method: str = "linear",
     parts: int = 2000,
-) -> Certificate:
+) -> RobustCertificate:
     """The part of samples whose sign of the output is proved right on the whole ball. A zero output counts as wrong.
 
     With ``method="exact"`` splitting ends as soon as a sample is decided, and margins may then be bounds.
@@ -201,7 +201,7 @@ def certified_accuracy(
         for k in torch.nonzero(~decided)[:, 0].tolist():
             margin[k], decided[k] = ends.split(k, float(sign[k]), parts, decide=True)
     robust = margin > 0
-    return Certificate(float(robust.double().mean()), robust, margin, bool(decided.all()), method)
+    return RobustCertificate(float(robust.double().mean()), robust, margin, bool(decided.all()), method)
 
 
 def certified_radius(
