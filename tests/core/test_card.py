@@ -1,5 +1,6 @@
 """Search spaces, and the line of Python that a card writes."""
 
+import dataclasses
 import math
 
 import pytest
@@ -60,3 +61,16 @@ def test_line() -> None:
         wraps="torch.optim",
     )
     assert wrapped.line() == "torch.optim.SGD(model.parameters())"
+
+
+def test_the_line_of_a_solver_names_its_own_package() -> None:
+    made = MethodCard(
+        name="s", title="S", room="convex", family="f", summary="s", target="steepest.solve.convex.s:S", papers=()
+    )
+    assert made.line(rho=2.0) == "steepest.solve.convex.S(rho=2).run(problem, start, budget=budget)"
+    made = MethodCard(
+        name="t", title="T", room="net", family="f", summary="s", target="steepest.train.net.t:T", papers=()
+    )
+    assert made.line() == "steepest.train.net.T().run(problem, start, budget=budget)"
+    made = dataclasses.replace(made, needs=frozenset({"estimator"}))
+    assert made.line(penalty=0.5) == "steepest.train.net.T(penalty=0.5).fit(features, target)"

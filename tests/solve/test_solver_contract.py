@@ -16,6 +16,8 @@ from steepest.core.budget import Budget
 from steepest.core.problem import MissingOracle, Problem
 from steepest.core.ranges import Integer, Real
 from steepest.core.result import Reason
+from steepest.core.solver import Solver
+from steepest.core.stopping import Stalled
 
 CASES = all_cases()
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: f"@{case.name}")
@@ -44,7 +46,8 @@ def run(case: Case, dtype: torch.dtype = torch.float64, steps: int | None = None
 
 
 def test_every_solver_has_a_case() -> None:
-    solvers = {name for name, card in cards().items() if card.target.startswith("steepest.solve.")}
+    classes = {name: card.load() for name, card in cards().items() if not card.trains}
+    solvers = {name for name, found in classes.items() if isinstance(found, type) and issubclass(found, Solver)}
     assert solvers == {case.card for case in CASES}
 
 
@@ -123,7 +126,11 @@ def test_a_step_leaves_the_state_before_it_alone(case: Case) -> None:
         for _ in range(4):
             tensors = leaves(dataclasses.replace(state, generator=None))
             before = copy.deepcopy(tensors)
-            state = case.solver.step(problem, state)
+            try:
+                state = case.solver.step(problem, state)
+            except Stalled:  # a method may be done in a step
+                assert same(tensors, before)
+                break
             assert same(tensors, before)
 
 

@@ -99,7 +99,8 @@ class MethodCard:
         target: where the class is, as ``"package.module:Class"``, or a function that takes the same arguments as a
             class would and builds the optimizer; imported on first use.
         papers: the sources.
-        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...
+        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"estimator"`` says
+            that the class has the interface of scikit-learn and is given data.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
             whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
@@ -152,7 +153,10 @@ class MethodCard:
         merged = {**self.settings, **settings}
         arguments = ", ".join(f"{k}={_literal(v)}" for k, v in merged.items())
         if not self.trains:
-            return f"steepest.solve.{self.room}.{name}({arguments}).run(problem, start, budget=budget)"
+            # The package of the room: "steepest.solve.convex" of "steepest.solve.convex.gradient_descent".
+            package = module.rpartition(f".{self.room}")[0]
+            call = "fit(features, target)" if "estimator" in self.needs else "run(problem, start, budget=budget)"
+            return f"{package}.{self.room}.{name}({arguments}).{call}"
         public = module if self.wraps else "steepest.optim"
         first = "model" if self.takes_model else "model.parameters()"
         return f"{public}.{name}({first}{', ' if arguments else ''}{arguments})"

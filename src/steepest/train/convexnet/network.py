@@ -8,7 +8,7 @@ objective is
 
 with :math:`\beta` the ``penalty``. To compare with a mean over samples divide loss and penalty by ``n``: scikit-learn's
 ``Lasso`` has ``alpha = penalty / n``, and ``scnn``, whose squared loss is :math:`\|f - y\|^2 / (2 n)`, has
-``lambda = penalty / n``.
+``lambda = penalty / n`` (with ``unitize_data=False``).
 """
 
 from collections.abc import Callable

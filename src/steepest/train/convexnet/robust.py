@@ -35,7 +35,7 @@ CARD = MethodCard(
             arxiv="2105.12237",
         ),
     ),
-    needs=frozenset({"data"}),
+    needs=frozenset({"estimator"}),
     buffers=0,
     claim="A two-layer ReLU network trained by the robust convex program is more accurate under attack than "
     "adversarial training with FGSM or PGD, while the optimum of the clean convex program is not robust at all.",

@@ -27,8 +27,15 @@ from steepest.train.convexnet.ball import Ball
 from steepest.train.convexnet.losses import as_loss
 from steepest.train.convexnet.network import TwoLayerGatedReLU, TwoLayerReLU
 
-__all__ = ["RobustCertificate", "OutputRange", "WorstCase", "certified_accuracy", "certified_radius", "output_range",
-           "worst_case_loss"]  # fmt: skip
+__all__ = [
+    "OutputRange",
+    "RobustCertificate",
+    "WorstCase",
+    "certified_accuracy",
+    "certified_radius",
+    "output_range",
+    "worst_case_loss",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
