@@ -20,6 +20,7 @@ _MODULES = {
     "asgo": "asgo",
     "auon": "auon",
     "convergence-handbook": "convergence_handbook",
+    "convex-relu-robust": "convex_relu_robust",
     "coordinate-clip": "coordinate_clip",
     "cs-regularizers": "cs_regularizers",
     "diffgrad": "diffgrad",

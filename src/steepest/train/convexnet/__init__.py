@@ -9,7 +9,6 @@
 - :class:`InteriorPoint`: CVXPY and Clarabel, the reference for small problems.
 - :func:`certify`: how far any given network is above the global optimum.
 - :func:`lower_bound`: what proves how far any of them is from the optimum.
-
 - :func:`train_convex_relu`, :func:`convex_relu_path`: from tensors to a network in one call.
 - :class:`ConvexReLUClassifier`, :class:`ConvexReLURegressor`: with the interface of scikit-learn, which they need.
 - :func:`train_robust_convex_relu`: training that is robust to perturbed inputs, with the exact worst case.
@@ -117,7 +116,7 @@ __all__ = [
     "worst_case_loss",
 ]
 
-CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, scp.CARD, robust.CARD, *train.CARDS)
+CARDS = (admm.CARD, admm_rbcd.CARD, interior_point.CARD, robust.CARD, scp.CARD, *train.CARDS)
 
 
 def __getattr__(name: str) -> Any:

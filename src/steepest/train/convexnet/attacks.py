@@ -53,14 +53,14 @@ def fgsm(
     target: Tensor,
     radius: float,
     *,
-    loss: AnyLoss = "hinge",
+    loss: AnyLoss = "logistic",
     norm: float = math.inf,
     clip: tuple[float, float] | None = None,
 ) -> Tensor:
     r"""One step of full length: :math:`x + r\,\mathrm{sign}(\nabla_x \ell)` (for other norms, the steepest direction).
 
     It finds the worst case where the model is linear in the ball and the slope of the loss keeps its sign; elsewhere it
-    may even lower the loss. Where the slope is zero (a hinge loss with margin left) nothing is moved.
+    may even lower the loss. Where the slope is zero nothing is moved.
 
     Args:
         model: any module; it is called as it is (put it in evaluation mode first), and its parameters get no gradients.
@@ -69,7 +69,9 @@ def fgsm(
         target: what the loss takes.
         radius: ``>= 0``, in units of the features.
         loss: a loss of the library or its name (targets -1 and 1 for margin losses), or a function of prediction and
-            target that returns a loss per sample (``reduction="none"``). Default ``"hinge"``.
+            target that returns a loss per sample (``reduction="none"``). Default ``"logistic"``: a hinge loss has no
+            slope where the margin is above 1, so that an attack on it does not even start on samples that it could
+            break.
         norm: of the ball, in [1, inf]. Default inf.
         clip: the range of valid features.
 
@@ -91,7 +93,7 @@ def pgd(
     target: Tensor,
     radius: float,
     *,
-    loss: AnyLoss = "hinge",
+    loss: AnyLoss = "logistic",
     steps: int = 40,
     step_size: float | None = None,
     restarts: int = 5,
@@ -105,8 +107,8 @@ def pgd(
     Args:
         model, features, target, radius, loss, norm, clip: as for :func:`fgsm`.
         steps: of each restart, ``>= 1``. Default 40.
-        step_size: in units of the features, ``> 0``; default ``2.5 radius / steps``, with which the edge of the ball can
-            be reached from anywhere in it.
+        step_size: in units of the features, ``> 0``; default ``2.5 radius / steps``, with which the edge of the ball
+            can be reached from anywhere in it.
         restarts: ``>= 1``. The first starts at the features themselves, the others at random points of the ball.
         generator: of the random starts; default one with seed 0, so that an evaluation can be repeated.
         keep: ``"best"``: of all points visited, the one with the largest loss for each sample (the unperturbed ones and
@@ -174,8 +176,8 @@ def adversarial_training(
 ) -> list[float]:
     r"""Train a model in place by Adam on perturbed batches: the usual way, without a guarantee.
 
-    The objective is that of the room, :math:`\sum_k \max_\delta \ell(f(x_k + \delta), y_k) + \tfrac{\beta}{2}\|\theta\|^2`,
-    divided by ``n`` for the steps.
+    The objective is that of the room, :math:`\sum_k \max_\delta \ell(f(x_k + \delta), y_k) +
+    \tfrac{\beta}{2}\|\theta\|^2`, divided by ``n`` for the steps.
 
     Args:
         model, features, target, radius, loss, norm, clip: as for :func:`fgsm`.

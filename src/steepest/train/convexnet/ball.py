@@ -73,7 +73,7 @@ class Ball:
         return self.clamp(features - self.radius), self.clamp(features + self.radius)
 
     def steepest(self, slope: Tensor) -> Tensor:
-        """The perturbation of norm 1 along which a linear function grows most, for each sample; 0 where its slope is."""
+        """The perturbation of norm 1 along which a linear function grows most, for each sample; 0 for a slope of 0."""
         flat = slope.flatten(1)
         if math.isinf(self.norm):
             return torch.sign(slope)
@@ -98,8 +98,8 @@ class Ball:
         return (flat * shrink).reshape(delta.shape)
 
     def move(self, features: Tensor, delta: Tensor) -> Tensor:
-        """The perturbed input: the perturbation projected on the ball, then the input on the valid range. Clipping takes
-        each perturbation towards 0, so that it stays in the ball."""
+        """The perturbed input: the perturbation projected on the ball, then the input on the valid range. Clipping moves
+        it towards 0, so that it stays in the ball."""
         return self.clamp(features + self.project(delta))
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from steepest.core.losses import Loss
 from steepest.core.ranges import Integer, OneOf
 from steepest.train.convexnet.ball import Ball
 from steepest.train.convexnet.network import TwoLayerReLU
+from steepest.train.convexnet.patterns import Patterns
 from steepest.train.convexnet.robust_admm import solve_admm
 from steepest.train.convexnet.robust_interior_point import solve_interior_point
 from steepest.train.convexnet.robust_program import RobustProgram, checked_loss, checked_target, robust_patterns
@@ -34,10 +35,10 @@ CARD = MethodCard(
             arxiv="2105.12237",
         ),
     ),
-    needs=frozenset({"data"}),
+    needs=frozenset({"estimator"}),
     buffers=0,
-    claim="A two-layer ReLU network trained by the robust convex program is more accurate under attack than adversarial "
-    "training with FGSM or PGD, while the optimum of the clean convex program is not robust at all.",
+    claim="A two-layer ReLU network trained by the robust convex program is more accurate under attack than "
+    "adversarial training with FGSM or PGD, while the optimum of the clean convex program is not robust at all.",
 )
 
 
@@ -49,8 +50,8 @@ class RobustFit:
         network: the recovered network.
         value: the objective at it: the sum of true worst losses on the training data, plus the penalty.
         bound: a proved lower bound on the optimum of the program *over its patterns*; ``value - bound`` is the gap.
-        worst: the worst loss of the network on each training sample, found by verification of the network itself, not from
-            the program. It is exact.
+        worst: the worst loss of the network on each training sample, found by verification of the network itself, not
+            from the program. It is exact.
         program: the program, with its patterns.
         point: its solution, ``(2, P, d)``; it is in the cones.
         empty: whether the network is zero: the radius is too large for the patterns (or the penalty for the data).
@@ -87,13 +88,14 @@ def train_robust_convex_relu(
     accuracy: float = 1e-3,
     steps: int = 2000,
     generator: torch.Generator | None = None,
+    patterns: Patterns | None = None,
 ) -> RobustFit:
     r"""Minimize the worst loss of a two-layer ReLU network over balls around the training samples::
 
         sum_k  max_{|delta|_p <= adversarial_radius}  loss(f(x_k + delta), y_k)  +  penalty / 2 (|U|^2 + |a|^2)
 
-    as the convex program :class:`~steepest.train.convexnet.robust_program.RobustProgram`, over networks whose neurons keep
-    their sign on each ball. The loss is **summed** over samples; the source takes the mean for the hinge loss.
+    as the convex program :class:`~steepest.train.convexnet.robust_program.RobustProgram`, over networks whose neurons
+    keep their sign on each ball. The loss is **summed** over samples; the source takes the mean for the hinge loss.
 
     Args:
         features: ``(n, d)``, floating point, without ones.
@@ -105,20 +107,23 @@ def train_robust_convex_relu(
         penalty: ``>= 0``. Default 1e-3.
         norm: ``p`` of the ball, in [1, inf]. Default inf.
         bias: whether the network has a hidden bias, which is not perturbed. Default True.
-        clip: the range of valid features. Data outside of it are an error; the program perturbs beyond it (which is safe).
+        clip: the range of valid features. Data outside of it are an error; the program perturbs beyond it (which is
+            safe).
         draws, perturbations: of :func:`~steepest.train.convexnet.robust_program.robust_patterns`.
-        solver: ``"interior-point"`` (CVXPY and Clarabel, accurate, small), ``"admm"`` (norms inf and 2), or ``"auto"``: ADMM
-            where samples times patterns exceed 3,000, or CVXPY is missing, and the norm allows it.
+        solver: ``"interior-point"`` (CVXPY and Clarabel, accurate, small), ``"admm"`` (norms inf and 2), or ``"auto"``:
+            ADMM where samples times patterns exceed 3,000, or CVXPY is missing, and the norm allows it.
         accuracy: the relative gap at which ADMM ends. Default 1e-3.
         steps: of ADMM, at most. Default 2000.
         generator: of the patterns; default one with seed 0.
+        patterns: of the design, for instance those of an earlier fit with another penalty (``fit.program.patterns``),
+            in place of new ones; ``n_patterns``, ``draws``, ``perturbations`` and ``generator`` then play no part.
 
     Warns:
         UserWarning: the network is zero, because the radius is too large for the patterns, or the penalty for the data.
 
     Raises:
-        ValueError: the radius is negative, features are not finite or outside of ``clip``, or there is one class only or
-            there are other labels than -1 and 1 for a margin loss.
+        ValueError: the radius is negative, features are not finite or outside of ``clip``, or there is one class only
+            or there are other labels than -1 and 1 for a margin loss.
         ImportError: CVXPY is needed and missing.
 
     Source: Y. Bai, T. Gautam, Y. Gai, S. Sojoudi (2021), Practical Convex Formulation of Robust One-hidden-layer Neural
@@ -128,17 +133,17 @@ def train_robust_convex_relu(
     Integer(low=1).check("n_patterns", n_patterns)
     OneOf(("auto", "interior-point", "admm")).check("solver", solver)
     checked_target(target, checked_loss(loss), features)  # before patterns take their time
-    generator = torch.Generator().manual_seed(0) if generator is None else generator
-    patterns = robust_patterns(
-        features,
-        draws,
-        generator,
-        radius=adversarial_radius,
-        perturbations=perturbations,
-        limit=n_patterns,
-        norm=norm,
-        bias=bias,
-    )
+    if patterns is None:
+        patterns = robust_patterns(
+            features,
+            draws,
+            torch.Generator().manual_seed(0) if generator is None else generator,
+            radius=adversarial_radius,
+            perturbations=perturbations,
+            limit=n_patterns,
+            norm=norm,
+            bias=bias,
+        )
     program = RobustProgram(features, target, patterns, loss, penalty, radius=adversarial_radius, norm=norm, bias=bias)
     if solver == "auto":
         able = program.ball.dual in (1.0, 2.0)

@@ -38,7 +38,7 @@ def solve_interior_point(program: RobustProgram, accuracy: float = 1e-9) -> tupl
     z, worst = cp.Variable((d, n)), cp.Variable(n)
     link = z == (blocks[0] - blocks[1]) @ active.T
     prediction = cp.sum(cp.multiply(x.T, z), axis=0)
-    spread = r * cp.norm(z[:free], q, axis=0) if r > 0 else 0
+    spread = r * _norms(cp, z[:free], q) if r > 0 else 0
     margin = program.loss.margin
     bind = worst <= cp.multiply(y, prediction) - spread if margin else worst >= cp.abs(prediction - y) + spread
     cones = []
@@ -48,7 +48,7 @@ def solve_interior_point(program: RobustProgram, accuracy: float = 1e-9) -> tupl
             # One bound per pattern on the dual norm, shared by all samples.
             size = cp.Variable((1, count))
             cones.append(inner >= r * (np.ones((n, 1)) @ size))
-            cones.append(size >= cp.reshape(cp.norm(block[:free], q, axis=0), (1, count), order="F"))
+            cones.append(size[0] >= _norms(cp, block[:free], q))
         else:
             cones.append(inner >= 0)
     penalty = wide.penalty * sum(cp.sum(cp.norm(block, 2, axis=0)) for block in blocks)
@@ -72,6 +72,13 @@ def solve_interior_point(program: RobustProgram, accuracy: float = 1e-9) -> tupl
         bounds += [wide.lower_bound(*_split(wide, h, torch.as_tensor(bind.dual_value)), multipliers)]
     narrow = program.repair(point.to(program.design))
     return narrow, max(bounds)
+
+
+def _norms(cp: Any, columns: Any, q: float) -> Any:
+    """The norm of each column."""
+    if q in (1.0, 2.0, np.inf):
+        return cp.norm(columns, q, axis=0)
+    return cp.hstack([cp.norm(columns[:, k], q) for k in range(columns.shape[1])])
 
 
 def _split(program: RobustProgram, h: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,16 +1,16 @@
 r"""Adversarially robust training of a two-layer ReLU network as one convex program.
 
-A neuron whose weights ``v`` satisfy :math:`E_{ki}\, x_k \cdot v \ge r \|v\|_q` for every sample keeps its sign on the whole
-ball :math:`\|\delta\|_p \le r` around each (``q`` is the dual exponent). A network of such neurons is linear on every ball,
-with the slope :math:`z_k = \sum_i D_{ki} (v_i - w_i)` at sample ``k``, and its output there takes exactly the values
-:math:`x_k \cdot z_k + [-r \|z_k\|_q, r \|z_k\|_q]`. So the worst loss is known in closed form, and convex:
+A neuron whose weights ``v`` satisfy :math:`E_{ki}\, x_k \cdot v \ge r \|v\|_q` for every sample keeps its sign on the
+whole ball :math:`\|\delta\|_p \le r` around each (``q`` is the dual exponent). A network of such neurons is linear on
+every ball, with the slope :math:`z_k = \sum_i D_{ki} (v_i - w_i)` at sample ``k``, and its output there takes exactly
+the values :math:`x_k \cdot z_k + [-r \|z_k\|_q, r \|z_k\|_q]`. So the worst loss is known in closed form, and convex:
 
 .. math:: \min_{v, w}\; \sum_k \max_\pm \ell(x_k \cdot z_k \pm r \|z_k\|_q,\, y_k) + \beta \sum_i (\|v_i\| + \|w_i\|)
           \quad\text{s.t.}\quad E_{ki}\, x_k \cdot v_i \ge r \|v_i\|_q,\; E_{ki}\, x_k \cdot w_i \ge r \|w_i\|_q
 
 For a margin loss the maximum is :math:`\ell(y_k x_k \cdot z_k - r \|z_k\|_q)`, for a loss of the residual it is that of
-:math:`|x_k \cdot z_k - y_k| + r \|z_k\|_q`. A bias is the weight of a last input, 1, which is not perturbed: it is left out of
-every dual norm (but is penalized).
+:math:`|x_k \cdot z_k - y_k| + r \|z_k\|_q`. A bias is the weight of a last input, 1, which is not perturbed: it is left
+out of every dual norm (but is penalized).
 """
 
 import math
@@ -48,12 +48,13 @@ def robust_patterns(
 ) -> Patterns:
     r"""Patterns of random gates on the data and on perturbed data, as far as a neuron can keep them on every ball.
 
-    For each gate ``a`` with independent standard normal entries these are :math:`1[X a \ge 0]` and, for ``perturbations``
-    draws of ``R`` with standard normal entries, :math:`1[(X + r\,\mathrm{sign}(R)) a \ge 0]`. A pattern whose robust cone
-    :math:`\{v : E_k x_k \cdot v \ge r \|v\|_q\}` is only the origin can add nothing to the robust program, and is left
-    out: a small convex program per distinct pattern finds out, and gives a gate deep inside of the cone. With many samples
-    and a large radius few patterns are left, or none. With a bias, "all on" and "all off" are always among the patterns
-    (ordinary random gates hardly ever are), so that linear classifiers are among the networks.
+    For each gate ``a`` with independent standard normal entries these are :math:`1[X a \ge 0]` and, for
+    ``perturbations`` draws of ``R`` with standard normal entries, :math:`1[(X + r\,\mathrm{sign}(R)) a \ge 0]`. A
+    pattern whose robust cone :math:`\{v : E_k x_k \cdot v \ge r \|v\|_q\}` is only the origin can add nothing to the
+    robust program, and is left
+    out: a small convex program per distinct pattern finds out, and gives a gate deep inside of the cone. With many
+    samples and a large radius few patterns are left, or none. With a bias, "all on" and "all off" are always among the
+    patterns (ordinary random gates hardly ever are), so that linear classifiers are among the networks.
 
     Args:
         features: ``(n, d)``, without the ones.
@@ -87,7 +88,7 @@ def robust_patterns(
     gates: list[np.ndarray] = []
     rows = design.cpu().numpy()
     cone = _Cone(rows, bias, ball)
-    for pattern, gate in _candidates(design, draws, perturbations if radius > 0 else 0, ball, bias, generator):
+    for pattern in _candidates(design, draws, perturbations if radius > 0 else 0, ball, bias, generator):
         bits = np.packbits(pattern).tobytes()
         if bits in seen:
             continue
@@ -98,7 +99,7 @@ def robust_patterns(
             gates.append(inside)
             if limit is not None and len(active) == limit:
                 break
-    columns = np.array(active).reshape(-1, len(rows)).T
+    columns = np.array(active, dtype=bool).reshape(-1, len(rows)).T
     return Patterns(
         torch.as_tensor(columns.copy(), device=features.device),
         torch.as_tensor(np.array(gates).reshape(-1, rows.shape[1]), device=features.device),
@@ -107,20 +108,18 @@ def robust_patterns(
 
 def _candidates(
     design: Tensor, draws: int, perturbations: int, ball: Ball, bias: bool, generator: torch.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[np.ndarray]:
     n, d = design.shape
     if bias:
-        for side in (1.0, -1.0):
-            gate = np.zeros(d)
-            gate[-1] = side
-            yield np.full(n, side > 0), gate
+        yield np.full(n, True)
+        yield np.full(n, False)
     mask = torch.ones(d, dtype=design.dtype, device=design.device)
     if bias:
         mask[-1] = 0
     for _ in range(draws):
         gate = torch.randn(d, generator=generator, dtype=torch.float64, device=generator.device).to(design)
         inner = design @ gate
-        yield (inner >= 0).cpu().numpy(), gate.cpu().numpy()
+        yield (inner >= 0).cpu().numpy()
         for _ in range(perturbations):
             noise = torch.randn(n, d, generator=generator, dtype=torch.float64, device=generator.device).to(design)
             moved = (
@@ -128,7 +127,7 @@ def _candidates(
                 if math.isinf(ball.norm)
                 else ball.radius * (noise / torch.linalg.vector_norm(noise * mask, ord=ball.norm, dim=1, keepdim=True))
             )
-            yield (inner + (moved * mask) @ gate >= 0).cpu().numpy(), gate.cpu().numpy()
+            yield (inner + (moved * mask) @ gate >= 0).cpu().numpy()
 
 
 class _Cone:
@@ -137,9 +136,30 @@ class _Cone:
     def __init__(self, rows: np.ndarray, bias: bool, ball: Ball) -> None:
         self.rows, self.bias, self.ball = rows, bias, ball
         self.free = rows.shape[1] - bias
+        # Samples whose balls overlap cannot be on different sides of a neuron; without a bias the same holds for one
+        # and the reflection of the other. This decides most candidates without a program.
+        self.together = self._overlap(rows[:, : self.free], rows[:, : self.free])
+        self.apart = None if bias else self._overlap(rows, -rows)
+
+    def _overlap(self, one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        """Which pairs of balls share inner points, ``(n, n)``, as numbers."""
+        r, p = self.ball.radius, self.ball.norm
+        found = torch.cdist(
+            torch.as_tensor(one), torch.as_tensor(two), p=p, compute_mode="donot_use_mm_for_euclid_dist"
+        )
+        return (found < 2 * r * (1 - 1e-9)).double().numpy()
+
+    def closed(self, pattern: np.ndarray) -> bool:
+        """Whether two balls that overlap show that the cone is only the origin."""
+        on = pattern.astype(float)
+        if on @ self.together @ (1 - on) > 0:
+            return True
+        return self.apart is not None and on @ self.apart @ on + (1 - on) @ self.apart @ (1 - on) > 0
 
     def deepest(self, pattern: np.ndarray) -> np.ndarray | None:
         """That vector, or ``None`` where the cone is only the origin."""
+        if self.closed(pattern):
+            return None
         signed = np.where(pattern, 1.0, -1.0)[:, None] * self.rows
         used = np.abs(signed).max(1) > 0
         if not used.all():
@@ -196,10 +216,10 @@ def robust_gate(design: Tensor, pattern: Tensor, ball: Ball, bias: bool) -> Tens
 class RobustProgram:
     r"""The robust program of the module's text, over given patterns. **The loss is summed over samples.**
 
-    With radius 0 it is the clean program. Its value at a point in the cones is the objective of the recovered network with
-    the *true* worst case of the loss, so that over all patterns its optimum is an upper bound on that of adversarial
-    training; the bound is not tight, since networks whose neurons change their sign in a ball are left out. All zero is
-    always feasible, and where the radius is too large for the patterns it is the optimum.
+    With radius 0 it is the clean program. Its value at a point in the cones is the objective of the recovered network
+    with the *true* worst case of the loss, so that over all patterns its optimum is an upper bound on that of
+    adversarial training; the bound is not tight, since networks whose neurons change their sign in a ball are left out.
+    All zero is always feasible, and where the radius is too large for the patterns it is the optimum.
 
     A point is a tensor ``(2, P, d)``: ``v`` and ``w``.
 
@@ -243,7 +263,7 @@ class RobustProgram:
         self.target = checked_target(target, self.loss, self.features)
         if len(patterns) and (len(patterns.active) != len(features) or patterns.gates.shape[1] != self.design.shape[1]):
             raise ValueError(
-                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} with gates "
+                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} and gates "
                 f"{list(patterns.gates.shape)}"
             )
         self.patterns = Patterns(patterns.active.to(features.device), patterns.gates.to(self.design))
@@ -297,8 +317,8 @@ class RobustProgram:
 
     @property
     def centers(self) -> tuple[Tensor, Tensor]:
-        """A vector inside of each robust cone, ``(P, d)``, and its least margin, ``(P,)``: not above 0 where the cone is
-        only the origin. Gates that are inside are taken as they are."""
+        """A vector inside of each robust cone, ``(P, d)``, and its least margin, ``(P,)``: not above 0 where the cone
+        is only the origin. Gates that are inside are taken as they are."""
         if self._centers is None:
             gates = self.patterns.gates.clone()
             depth = self._depth(gates)
@@ -312,8 +332,8 @@ class RobustProgram:
         return (self.sign * (self.design @ gates.mT) - self.length(gates)).amin(0)
 
     def repair(self, point: Tensor) -> Tensor:
-        """A point in the cones near the given one: each block that is outside takes a step along the center of its cone,
-        or is scaled down to 0 where that is the smaller change or the cone is only the origin."""
+        """A point in the cones near the given one: each block that is outside takes a step along the center of its
+        cone, or is scaled down to 0 where that is the smaller change or the cone is only the origin."""
         if not point.numel():
             return point
         centers, depth = self.centers
@@ -347,9 +367,9 @@ class RobustProgram:
 
         With :math:`h_k = \rho_k x_k + p_k`, :math:`\|p_k\|_p \le r g_k`, the Lagrangian gives
         :math:`-\sum_k \phi^*(\rho_k, g_k)` if for every pattern and either sign
-        :math:`\min_{\|p'\|_p \le r \sum_k \lambda_k} \|\mp \sum_k D_k h_k + \sum_k \lambda_k E_k x_k + p'\|_2 \le \beta`
-        (with ``p'`` taking the place of the dual norm of the cone), where :math:`\phi` is the worst loss as a function of
-        prediction and slope. What is passed is made feasible: moved into the domains, and scaled down.
+        :math:`\min_{\|p'\|_p \le r \sum_k \lambda_k} \|\mp \sum_k D_k h_k + \sum_k \lambda_k E_k x_k + p'\|_2 \le
+        \beta` (with ``p'`` taking the place of the dual norm of the cone), where :math:`\phi` is the worst loss as a
+        function of prediction and slope. What is passed is made feasible: moved into the domains, and scaled down.
 
         Args:
             dual: :math:`\rho`, the derivative of the worst loss by the prediction, ``(n,)``.

@@ -1,15 +1,15 @@
 r"""The worst case of a two-layer ReLU network over a ball around each input, proved.
 
-On a ball, :math:`f(x + \delta) = \sum_j a_j (u_j \cdot (x + \delta))_+`. A neuron whose sign is the same on the whole ball
-is linear there; where all are, the extremes of ``f`` are those of a linear function, :math:`f(x) \pm r \|z\|_q` with
-``z`` the slope and ``q`` the dual exponent, and that is exact. This is so on the training data for every network that the
-robust convex program makes. Otherwise each neuron that changes its sign is replaced by a line below or above it (the
-bounds of CROWN), which gives bounds; and for ``norm=inf`` these are made exact by splitting on the signs of such neurons,
-with a linear program for each part.
+On a ball, :math:`f(x + \delta) = \sum_j a_j (u_j \cdot (x + \delta))_+`. A neuron whose sign is the same on the whole
+ball is linear there; where all are, the extremes of ``f`` are those of a linear function, :math:`f(x) \pm r \|z\|_q`
+with ``z`` the slope and ``q`` the dual exponent, and that is exact. This is so on the training data for every network
+that the robust convex program makes. Otherwise each neuron that changes its sign is replaced by a line below or above
+it (the bounds of CROWN), which gives bounds; and for ``norm=inf`` these are made exact by splitting on the signs of
+such neurons, with a linear program for each part.
 
 Sources: H. Zhang, T. Weng, P. Chen, C. Hsieh, L. Daniel (2018), Efficient Neural Network Robustness Certification with
-General Activation Functions, arXiv 1811.00866 (the lines); R. Bunel, I. Turkaslan, P. Torr, P. Kohli, M. P. Kumar (2018),
-A Unified View of Piecewise Linear Neural Network Verification, arXiv 1711.00455 (splitting).
+General Activation Functions, arXiv 1811.00866 (the lines); R. Bunel, I. Turkaslan, P. Torr, P. Kohli, M. P. Kumar
+(2018), A Unified View of Piecewise Linear Neural Network Verification, arXiv 1711.00455 (splitting).
 """
 
 import math
@@ -74,7 +74,8 @@ class RobustCertificate:
     """How many samples are classified correctly whatever the perturbation.
 
     Attributes:
-        accuracy: the proved part: a lower bound on the robust accuracy, and the robust accuracy itself where :attr:`exact`.
+        accuracy: the proved part: a lower bound on the robust accuracy, and the robust accuracy itself where
+            :attr:`exact`.
         robust: which samples are proved robust, ``(n,)``.
         margin: a lower bound on ``y f(x + delta)`` over the ball, ``(n,)``.
         exact: whether every sample's margin is known exactly or its robustness decided.
@@ -222,8 +223,8 @@ def certified_radius(
 ) -> Tensor:
     """For each sample a radius within which the sign of the output is proved right, ``(n,)``; 0 where it is wrong.
 
-    The radius is found by bisection with the linear bounds, and is itself proved. It is a lower bound on the distance to
-    the nearest input of the other sign.
+    The radius is found by bisection with the linear bounds, and is itself proved. It is a lower bound on the distance
+    to the nearest input of the other sign.
 
     Args:
         network, features, norm, clip: as for :func:`output_range`.
@@ -297,7 +298,7 @@ class _Ends:
         self.unstable = (self.bottom < 0) & (self.top > 0) & (output != 0)
 
     def minimum(self, side: float) -> tuple[Tensor, Tensor]:
-        """Bounds by lines, and whether they are exact. Of a few choices of lines the best is taken, sample by sample."""
+        """Bounds by lines, and whether they are exact. Of a few choices of lines the best counts, sample by sample."""
         weight = side * self.output
         active = torch.where(self.bottom >= 0, 1.0, 0.0).to(self.center)
         # Above the neuron: the chord. Below: any line through 0 of slope in [0, 1].
@@ -325,8 +326,8 @@ class _Ends:
     def split(self, k: int, side: float, parts: int, decide: bool = False) -> tuple[float, bool]:
         """The least value for one sample by linear programs over the box, split on the signs of neurons.
 
-        With ``decide``, end once the value is known to be positive or not. Returns a lower bound, and whether it is exact
-        (or the question decided).
+        With ``decide``, end once the value is known to be positive or not. Returns a lower bound, and whether it is
+        exact (or the question decided).
         """
         low, high = self.lowest[k].double().cpu().numpy(), self.highest[k].double().cpu().numpy()
         slope, offset = self.slope.double().cpu().numpy(), self.offset.double().cpu().numpy()
