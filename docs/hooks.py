@@ -23,6 +23,7 @@ ROOMS = {
     "core": "the foundation: rules and engines, routing, solvers, oracles, method cards",
     "optim": "optimizers for training, drop-in for `torch.optim`",
     "solve": "solvers for problem classes other than training a network",
+    "train": "ways of training that wrap a whole model",
     "data": "data sets and their loaders",
     "catalogue": "finding methods by name",
     "bench": "step-time benchmarks",
