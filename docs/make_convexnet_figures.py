@@ -20,6 +20,7 @@ from steepest.train.convexnet import (
     ADMM,
     ConvexProgram,
     TwoLayerReLU,
+    certified_accuracy,
     certified_radius,
     nonconvex_objective,
     sample_patterns,
@@ -136,23 +137,23 @@ def plane(axis: Any, network: torch.nn.Module, features: Tensor, signs: Tensor, 
         output = network(grid)[:, 0].reshape(200, 200).T
     axis.contourf(first, second, output, levels=np.linspace(-2, 2, 21), cmap="RdBu", extend="both", alpha=0.8)
     axis.contour(first, second, output, levels=[0], colors="k", linewidths=1.2)
-    axis.scatter(*features.T, c=np.where(signs > 0, "#0d47a1", "#b71c1c"), s=9, edgecolors="w", linewidths=0.3)
+    axis.scatter(*features.T, c=np.where(signs > 0, "#0d47a1", "#b71c1c"), s=16, edgecolors="w", linewidths=0.4)
     axis.set(title=title, xticks=[], yticks=[], aspect="equal")
 
 
 def pictures(out: Path) -> None:
     """The learned function in two dimensions, without and with robustness."""
-    points, labels = make_moons(120, noise=0.12, random_state=0)
+    points, labels = make_moons(40, noise=0.15, random_state=0)
     features, signs = torch.as_tensor(points), torch.as_tensor(2.0 * labels - 1)
-    radius = 0.15
-    plain = train_convex_relu(features, signs, loss="hinge", penalty=0.05, n_patterns=80, budget="2000steps")
+    radius = 0.1
+    plain = train_convex_relu(features, signs, loss="hinge", penalty=0.01, n_patterns=100, budget="2000steps")
     robust = train_robust_convex_relu(
-        features, signs, adversarial_radius=radius, loss="hinge", penalty=0.05, n_patterns=80
+        features, signs, adversarial_radius=radius, loss="hinge", penalty=0.01, n_patterns=100, draws=300
     )
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), constrained_layout=True)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.0), constrained_layout=True)
     for axis, network, title in ((axes[0], plain.network, "clean"), (axes[1], robust.network, "robust")):
         proved = certified_radius(network, features, signs, largest=1.0)
-        share = float((proved >= radius).double().mean())
+        share = certified_accuracy(network, features, signs, radius, method="exact").accuracy
         print(title, "certified at", radius, share, "median radius", float(proved.median()))
         plane(axis, network, features, signs, f"{title}: {share:.0%} of samples proved safe within {radius}")
         for point, size in zip(points, proved.tolist(), strict=True):
