@@ -100,7 +100,8 @@ class MethodCard:
             class would and builds the optimizer; imported on first use.
         papers: the sources.
         needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"estimator"`` says
-            that the class has the interface of scikit-learn and is given data.
+            that the class has the interface of scikit-learn and is given data, ``"function"`` that
+            it is a function of data.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
             whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
@@ -155,6 +156,8 @@ class MethodCard:
         if not self.trains:
             # The package of the room: "steepest.solve.convex" of "steepest.solve.convex.gradient_descent".
             package = module.rpartition(f".{self.room}")[0]
+            if "function" in self.needs:
+                return f"{package}.{self.room}.{name}(features, target{', ' if arguments else ''}{arguments})"
             call = "fit(features, target)" if "estimator" in self.needs else "run(problem, start, budget=budget)"
             return f"{package}.{self.room}.{name}({arguments}).{call}"
         public = module if self.wraps else "steepest.optim"
