@@ -100,8 +100,8 @@ class MethodCard:
             class would and builds the optimizer; imported on first use.
         papers: the sources.
         needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"estimator"`` says
-            that the class has the interface of scikit-learn and is given data, ``"function"`` that
-            it is a function of data.
+            that the class has the interface of scikit-learn and is given data, ``"function"`` that it is a function
+            of features and targets.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
             whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
