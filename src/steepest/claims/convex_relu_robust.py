@@ -146,8 +146,9 @@ def _train(
             "difference": abs(fit.worst.total - float(fit.program.losses(fit.point).sum())),
         }
         return fit.network, told
-    torch.manual_seed(seed)
-    network = TwoLayerReLU(x.shape[1], _WIDTH, bias=True, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = TwoLayerReLU(x.shape[1], _WIDTH, bias=True, dtype=torch.float64)
     adversarial_training(
         network,
         x,
