@@ -4,10 +4,12 @@ import itertools
 import math
 import warnings
 
-import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("cvxpy")
+import cvxpy as cp
 
 from steepest.core.losses import loss_of
 from steepest.train.convexnet import (
@@ -65,6 +67,7 @@ def test_the_value_is_the_attacked_objective_of_the_recovered_network(loss: str,
     decay = 0.5 * robust.penalty * float(network.squared_weights().detach())
     worst = worst_case_loss(network, x, y, 0.03, loss, norm=norm)
     assert worst.total + decay == pytest.approx(value, rel=1e-9)
+    assert bool(worst.exact.all())
     # An attack attains it: no looseness anywhere.
     # (With the logistic loss for margins: the slope of a hinge is 0 where the margin is above 1.)
     found = pgd(network, x, y, 0.03, loss="logistic" if robust.loss.margin else loss, norm=norm, steps=60)
@@ -301,6 +304,8 @@ def test_float32_gives_nearly_the_same() -> None:
     narrow = train_robust_convex_relu(x.float(), y.float(), adversarial_radius=0.05, penalty=0.1, n_patterns=10)
     assert narrow.network.hidden.weight.dtype == torch.float32
     assert narrow.value == pytest.approx(wide.value, rel=1e-3)
+    assert bool(narrow.worst.exact.all())
+    assert narrow.worst.total == pytest.approx(float(narrow.program.losses(narrow.point).sum()), rel=1e-5)
 
 
 def test_a_radius_that_is_too_large_is_told() -> None:
