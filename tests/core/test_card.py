@@ -81,3 +81,6 @@ def test_the_line_of_a_solver_names_its_own_package() -> None:
     assert made.line() == "steepest.train.net.T().run(problem, start, budget=budget)"
     made = dataclasses.replace(made, needs=frozenset({"estimator"}))
     assert made.line(penalty=0.5) == "steepest.train.net.T(penalty=0.5).fit(features, target)"
+    made = dataclasses.replace(made, needs=frozenset({"function"}))
+    assert made.line(penalty=0.5) == "steepest.train.net.T(features, target, penalty=0.5)"
+    assert made.line() == "steepest.train.net.T(features, target)"

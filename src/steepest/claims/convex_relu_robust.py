@@ -146,8 +146,9 @@ def _train(
             "difference": abs(fit.worst.total - float(fit.program.losses(fit.point).sum())),
         }
         return fit.network, told
-    torch.manual_seed(seed)
-    network = TwoLayerReLU(x.shape[1], _WIDTH, bias=True, dtype=torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = TwoLayerReLU(x.shape[1], _WIDTH, bias=True, dtype=torch.float64)
     adversarial_training(
         network,
         x,
@@ -275,8 +276,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     said = parts(
         holds,
         "On digits, breast cancer and MNIST, the robust convex program's robust accuracy differs from that of PGD "
-        f"training by {told('gain_over_pgd')} points, from that of FGSM training by {told('gain_over_fgsm')}, and from that of "
-        f"the clean convex program by {told('gain_over_convex_clean')}.",
+        f"training by {told('gain_over_pgd')} points, from that of FGSM training by {told('gain_over_fgsm')}, and from "
+        f"that of the clean convex program by {told('gain_over_convex_clean')}.",
     )
     if all(holds):
         return Judgement(Verdict.REPRODUCED, said)
@@ -304,7 +305,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         panel.set_xlim(-3, 103)
         panel.set_xlabel("test accuracy (%)")
         panel.set_title(f"{_TITLES[name]}\nradius {RADII[name]:g}")
-    axes[0].legend(loc="lower left", fontsize=8)
+    axes[min(1, len(axes) - 1)].legend(loc="lower left", fontsize=8)
     return figure
 
 
@@ -315,16 +316,18 @@ CLAIM = Claim(
     paper=card("convex-relu-robust").papers[0],
     test="""\
 Two classes of scikit-learn's digits (3 and 8, pixels in [0, 1] pooled to 4 x 4), breast cancer (standardised) and two
-classes of MNIST (3 and 8, pooled to 7 x 7) are learnt from 200 samples by networks with one hidden layer and a bias,
-against perturbations of each feature by at most 0.1, 0.2 (standard deviations) and 0.1. The convex sides use the hinge
-loss of the paper and are solved by Clarabel; the clean one is the same program with radius 0 and at most 6 patterns (it
-finds many, and the robust one few: a neuron must keep its sign on the whole ball of every sample). Adam trains networks
-of width 100 with the logistic loss, on clean data or on data perturbed by FGSM or by 7 steps of PGD. Each side has the
-same number of settings: six penalties, or two learning rates times three penalties. Of these the best on a validation
-split is taken (by accuracy under PGD; for the clean sides by clean accuracy), with one split of the data; other splits
-are scored.
-The paper's data (CIFAR-10, bird and ship) are replaced by smaller ones. Proved accuracy is what linear bounds of the
-network prove, for all sides alike.""",
+classes of MNIST (3 and 8, pooled to 7 x 7) are learnt from 200 samples (179 of the digits) by networks with one hidden
+layer and a bias, against perturbations of each feature by at most 0.1, 0.2 (standard deviations) and 0.1. The convex
+sides use the hinge loss of the paper and are solved by Clarabel; the clean one is the same program with radius 0 and
+at most 6 patterns (it finds many, and the robust one few: a neuron must keep its sign on the whole ball of every
+sample). Adam trains networks of width 100 with the logistic loss, on clean data or on data perturbed by FGSM or by 7
+steps of PGD. Each side has the same number of settings: six penalties, or two learning rates times three penalties. Of
+these the best on a validation split is taken (by accuracy under PGD; for the clean sides by clean accuracy), with one
+split of the data; other splits are scored. The paper's data (CIFAR-10, bird and ship) are replaced by smaller ones.
+Proved accuracy is what linear bounds of the network prove, for all sides alike. One setting of each side was run on
+the tuning split to measure time before the rule was fixed; to save time, random gates were then cut from 50 to 20,
+patterns of the clean program from 12 to 6, and seeds from 6 to 5. The robust program keeps between 2 and 7 patterns on
+average; two of them, all on and all off, make a linear classifier.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "digits alone, one setting, one seed, 40 samples; seconds; always inconclusive",

@@ -100,7 +100,8 @@ class MethodCard:
             class would and builds the optimizer; imported on first use.
         papers: the sources.
         needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"estimator"`` says
-            that the class has the interface of scikit-learn and is given data.
+            that the class has the interface of scikit-learn and is given data, ``"function"`` that it is a function
+            of features and targets.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
             whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
@@ -156,6 +157,8 @@ class MethodCard:
             # The package of the room: "steepest.solve" of "steepest.solve.convex.gradient_descent"; of a class that
             # lives in core (a regularizer, say), the one that offers it to users.
             package = module.rpartition(f".{self.room}")[0] or "steepest.solve"
+            if "function" in self.needs:
+                return f"{package}.{self.room}.{name}(features, target{', ' if arguments else ''}{arguments})"
             made = f"{package}.{self.room}.{name}({arguments})"
             if "estimator" in self.needs:
                 return f"{made}.fit(features, target)"

@@ -26,6 +26,7 @@ from steepest.train.convexnet import (
     nonconvex_objective,
     train_convex_relu,
     with_bias,
+    worst_case_loss,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -179,3 +180,42 @@ def test_digits_in_a_few_rounds() -> None:
     found = train_convex_relu(torch.tensor(a), torch.tensor(2.0 * ya - 1), penalty=0.01, n_patterns=40, budget="6steps")
     guess = found.network(torch.tensor(b))[:, 0].detach().numpy() > 0
     assert (guess == (yb == 1)).mean() >= 0.9
+
+
+def _product(n: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(0).uniform(-1, 1, (n, 2))
+    return x, np.where(x[:, 0] * x[:, 1] >= 0, "same", "other")
+
+
+@pytest.mark.parametrize("solver", ["interior-point", "admm"])
+def test_an_adversarial_radius_trains_the_robust_program(solver: str) -> None:
+    x, labels = _product()
+    made = ConvexReLUClassifier(
+        adversarial_radius=0.04, loss="hinge", penalty=0.05, solver=solver, random_state=0, max_iter=800, tol=0.1
+    ).fit(x, labels)
+    assert made.objective_ >= made.lower_bound_ > 0
+    signs = torch.as_tensor(np.where(labels == made.classes_[1], 1.0, -1.0))
+    worst = worst_case_loss(made.network_, torch.as_tensor(x), signs, 0.04, "hinge")
+    decay = 0.025 * float(made.network_.squared_weights().detach())
+    assert worst.total + decay == pytest.approx(made.objective_, rel=1e-9)
+    clean = ConvexReLUClassifier(loss="hinge", penalty=0.05, solver="interior-point", random_state=0).fit(x, labels)
+    attacked = worst_case_loss(clean.network_, torch.as_tensor(x), signs, 0.04, "hinge", method="exact")
+    assert worst.total < attacked.total
+    assert made.score(x, labels) > 0.7
+
+
+def test_the_adversarial_radius_has_its_limits_and_says_so() -> None:
+    x, labels = _product(20)
+    with pytest.raises(ValueError, match="adversarial_radius must be"):
+        ConvexReLUClassifier(adversarial_radius=-0.1).fit(x, labels)
+    with pytest.raises(ValueError, match="gated=False"):
+        ConvexReLUClassifier(adversarial_radius=0.1, gated=True).fit(x, labels)
+    with pytest.raises(ValueError, match="'admm' or 'interior-point'"):
+        ConvexReLUClassifier(adversarial_radius=0.1, solver="scp").fit(x, labels)
+    with pytest.raises(ValueError, match="one output"):
+        ConvexReLUClassifier(adversarial_radius=0.1).fit(x, np.arange(20) % 3)
+    regressor = ConvexReLURegressor(adversarial_radius=0.02, solver="interior-point", penalty=0.01, random_state=0)
+    target = x[:, 0] * x[:, 1]
+    found = regressor.fit(x, target)
+    worst = worst_case_loss(found.network_, torch.as_tensor(x), torch.as_tensor(target), 0.02, "squared")
+    assert worst.total <= found.objective_ < 0.5 * float(np.square(target).sum())

@@ -62,6 +62,12 @@ def test_the_recovered_networks_objective_equals_the_convex_one(bias: bool, outp
     assert network.width == int((scale > 0).sum())
 
 
+def test_recovery_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    recover(torch.ones(4, 3), torch.ones(4, 3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_zero_blocks_give_a_zero_network_of_one_neuron() -> None:
     zero = torch.zeros(4, 3)
     network = recover(zero, zero)

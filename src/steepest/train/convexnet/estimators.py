@@ -12,9 +12,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from steepest.core.ranges import Integer, Real
 from steepest.core.result import Reason
 from steepest.train.convexnet.losses import as_loss
-from steepest.train.convexnet.train import Trained, train_convex_relu
+from steepest.train.convexnet.robust import RobustFit, train_robust_convex_relu
+from steepest.train.convexnet.train import train_convex_relu
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
@@ -38,6 +40,7 @@ class _ConvexReLU(BaseEstimator):
         gated: bool = False,
         joint: bool = False,
         bias: bool = True,
+        adversarial_radius: float = 0.0,
         max_iter: int = 500,
         tol: float = 1e-2,
         random_state: Any = None,
@@ -50,13 +53,18 @@ class _ConvexReLU(BaseEstimator):
         self.gated = gated
         self.joint = joint
         self.bias = bias
+        self.adversarial_radius = adversarial_radius
         self.max_iter = max_iter
         self.tol = tol
         self.random_state = random_state
         self.device = device
 
-    def _train(self, features: np.ndarray, target: np.ndarray, start: Trained | None = None) -> None:
+    def _train(self, features: np.ndarray, target: np.ndarray, start: Any = None) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        Real(low=0.0).check("adversarial_radius", self.adversarial_radius)
+        if self.adversarial_radius > 0:
+            self._train_robust(features, target, seed, start)
+            return
         trained = train_convex_relu(
             torch.as_tensor(features, device=self.device),
             torch.as_tensor(target, device=self.device),
@@ -85,6 +93,45 @@ class _ConvexReLU(BaseEstimator):
         self.objective_, self.lower_bound_, self.gap_ = trained.objective, trained.bound, trained.gap
         self.n_iter_ = max(1, trained.steps)
 
+    def _train_robust(self, features: np.ndarray, target: np.ndarray, seed: int, start: RobustFit | None) -> None:
+        if target.size != len(target):
+            raise ValueError(
+                f"adversarial_radius={self.adversarial_radius!r} needs one output (two classes), got {target.shape[1]}"
+            )
+        if self.gated or self.joint or self.solver not in ("admm", "interior-point"):
+            raise ValueError(
+                f"adversarial_radius={self.adversarial_radius!r} needs gated=False, joint=False and the solver "
+                f"'admm' or 'interior-point', got gated={self.gated!r}, joint={self.joint!r}, solver={self.solver!r}"
+            )
+        Integer(low=1).check("max_iter", self.max_iter)
+        trained = train_robust_convex_relu(
+            torch.as_tensor(features, device=self.device).double(),
+            torch.as_tensor(target.reshape(-1), device=self.device).double(),
+            adversarial_radius=self.adversarial_radius,
+            loss=self.loss,
+            n_patterns=self.n_patterns,
+            draws=self.n_patterns,
+            penalty=self.penalty,
+            bias=self.bias,
+            solver=self.solver,
+            accuracy=self.tol,
+            steps=self.max_iter,
+            generator=torch.Generator().manual_seed(seed),
+            patterns=None if start is None else start.program.patterns,
+        )
+        if self.solver == "admm" and trained.gap > self.tol * max(1.0, trained.value):
+            warnings.warn(
+                f"after max_iter={self.max_iter} steps the objective {trained.value:.6g} is proved to be within "
+                f"{trained.gap:.3g} of the optimum, which is more than tol={self.tol:g} of it; raise max_iter or tol, "
+                "or take solver='interior-point'",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        self._trained = trained
+        self.network_ = trained.network.to(torch.as_tensor(features).dtype)
+        self.objective_, self.lower_bound_, self.gap_ = trained.value, trained.bound, trained.gap
+        self.n_iter_ = trained.steps
+
     def _predict(self, features: Any) -> np.ndarray:
         check_is_fitted(self, "network_")
         data = _validated(self, features, dtype=[np.float64, np.float32], reset=False)
@@ -104,7 +151,7 @@ class _ConvexReLU(BaseEstimator):
             Estimators by penalty, the largest first.
         """
         found: dict[float, Any] = {}
-        before: Trained | None = None
+        before: Any = None
         # One seed for all, so that random neurons (solver "scp") are the same ones, too.
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         for penalty in sorted({float(p) for p in penalties}, reverse=True):
@@ -123,7 +170,7 @@ class _ConvexReLU(BaseEstimator):
         """
         return self._fit(X, y, None)
 
-    def _fit(self, X: Any, y: Any, start: Trained | None) -> Any:
+    def _fit(self, X: Any, y: Any, start: Any) -> Any:
         raise NotImplementedError
 
 
@@ -137,6 +184,9 @@ _ARGUMENTS = """
         gated: train gated ReLUs, which is easier: no cones. Default False.
         joint: with ``gated``: several outputs share their neurons (nuclear norms). Default False: each has its own.
         bias: give the hidden neurons a bias, penalized like a weight. Default True.
+        adversarial_radius: train against perturbations of each feature by at most so much, >= 0, in units of ``X``:
+            the robust program of :func:`~steepest.train.convexnet.robust.train_robust_convex_relu`, for one output and
+            a loss of the library, by ``"admm"`` or ``"interior-point"``. Default 0.
         max_iter: steps of the solver, >= 1. Default 500.
         tol: relative duality gap at which to end, >= 0. Default 1e-2.
         random_state: an int, a generator of numpy, or None.
@@ -172,6 +222,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         gated: bool = False,
         joint: bool = False,
         bias: bool = True,
+        adversarial_radius: float = 0.0,
         max_iter: int = 500,
         tol: float = 1e-2,
         random_state: Any = None,
@@ -185,13 +236,14 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             gated=gated,
             joint=joint,
             bias=bias,
+            adversarial_radius=adversarial_radius,
             max_iter=max_iter,
             tol=tol,
             random_state=random_state,
             device=device,
         )
 
-    def _fit(self, X: Any, y: Any, start: Trained | None) -> "ConvexReLUClassifier":
+    def _fit(self, X: Any, y: Any, start: Any) -> "ConvexReLUClassifier":
         X, y = _validated(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
@@ -234,7 +286,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     Source: M. Pilanci, T. Ergen (2020), arXiv 2002.10553; Y. Bai, T. Gautam, S. Sojoudi (2022), arXiv 2201.01965.
     """
 
-    def _fit(self, X: Any, y: Any, start: Trained | None) -> "ConvexReLURegressor":
+    def _fit(self, X: Any, y: Any, start: Any) -> "ConvexReLURegressor":
         X, y = _validated(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
         if as_loss(self.loss).margin:
             raise ValueError(f"loss must be one for regression, got {self.loss!r}; ConvexReLUClassifier takes it")

@@ -128,7 +128,10 @@ def recover(v: Tensor, w: Tensor, *, bias: bool = False) -> TwoLayerReLU:
     blocks = torch.stack([v, w]).movedim(-1, 2)
     length = torch.linalg.vector_norm(blocks, dim=-1)
     sign, pattern, output = torch.nonzero(length > 0, as_tuple=True)
-    network = TwoLayerReLU(v.shape[1] - bias, max(1, len(sign)), outputs, bias=bias, dtype=v.dtype, device=v.device)
+    # Without initial weights, which would be drawn from the global generator and then overwritten.
+    network = nn.utils.skip_init(
+        TwoLayerReLU, v.shape[1] - bias, max(1, len(sign)), outputs, bias=bias, dtype=v.dtype, device=v.device
+    )
     with torch.no_grad():
         network.hidden.weight.zero_()
         network.output.weight.zero_()

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ CARD = MethodCard(
             arxiv="2105.12237",
         ),
     ),
-    needs=frozenset({"estimator"}),
+    needs=frozenset({"function"}),
+    settings=MappingProxyType({"adversarial_radius": 0.1}),
     buffers=0,
     claim="A two-layer ReLU network trained by the robust convex program is more accurate under attack than "
     "adversarial training with FGSM or PGD, while the optimum of the clean convex program is not robust at all.",
@@ -54,6 +56,7 @@ class RobustFit:
             from the program. It is exact.
         program: the program, with its patterns.
         point: its solution, ``(2, P, d)``; it is in the cones.
+        steps: of ADMM; 1 for the interior-point method.
         empty: whether the network is zero: the radius is too large for the patterns (or the penalty for the data).
     """
 
@@ -64,6 +67,7 @@ class RobustFit:
     program: RobustProgram
     point: Tensor
     empty: bool
+    steps: int
 
     @property
     def gap(self) -> float:
@@ -111,7 +115,7 @@ def train_robust_convex_relu(
             safe).
         draws, perturbations: of :func:`~steepest.train.convexnet.robust_program.robust_patterns`.
         solver: ``"interior-point"`` (CVXPY and Clarabel, accurate, small), ``"admm"`` (norms inf and 2), or ``"auto"``:
-            ADMM where samples times patterns exceed 3,000, or CVXPY is missing, and the norm allows it.
+            ADMM where samples times patterns exceed 10,000, or CVXPY is missing, and the norm allows it.
         accuracy: the relative gap at which ADMM ends. Default 1e-3.
         steps: of ADMM, at most. Default 2000.
         generator: of the patterns; default one with seed 0.
@@ -147,10 +151,11 @@ def train_robust_convex_relu(
     program = RobustProgram(features, target, patterns, loss, penalty, radius=adversarial_radius, norm=norm, bias=bias)
     if solver == "auto":
         able = program.ball.dual in (1.0, 2.0)
-        large = len(features) * len(patterns) > 3000
+        large = len(features) * len(patterns) > 10_000
         solver = "admm" if able and (large or not _has_cvxpy()) else "interior-point"
+    taken = 1
     if solver == "admm":
-        point, bound, _ = solve_admm(program, steps=steps, accuracy=accuracy)
+        point, bound, taken = solve_admm(program, steps=steps, accuracy=accuracy)
     else:
         point, bound = solve_interior_point(program)
     network = program.network(point)
@@ -164,7 +169,7 @@ def train_robust_convex_relu(
             stacklevel=2,
         )
     worst = worst_case_loss(network, program.features, program.target, adversarial_radius, loss, norm=norm)
-    return RobustFit(network, float(program.value(point)), bound, worst, program, point, empty)
+    return RobustFit(network, float(program.value(point)), bound, worst, program, point, empty, taken)
 
 
 def _has_cvxpy() -> bool:

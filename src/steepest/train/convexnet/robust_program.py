@@ -60,8 +60,9 @@ def robust_patterns(
         features: ``(n, d)``, without the ones.
         draws: how many gates are drawn, >= 1.
         generator: the source of randomness; it draws in float64.
-        radius: of the ball, >= 0, in units of the features. With 0 this is as
-            :func:`~steepest.train.convexnet.patterns.sample_patterns`.
+        radius: of the ball, >= 0, in units of the features. With 0 these are the patterns
+            of :func:`~steepest.train.convexnet.patterns.sample_patterns`, but for those with thin cones, and with
+            deeper gates.
         perturbations: perturbed data sets per gate, >= 0. Default 10.
         limit: stop once so many patterns are found, >= 1; default: none.
         norm: of the ball, in [1, inf]. Default inf. For others than 1 and inf CVXPY is needed.
@@ -263,8 +264,8 @@ class RobustProgram:
         self.target = checked_target(target, self.loss, self.features)
         if len(patterns) and (len(patterns.active) != len(features) or patterns.gates.shape[1] != self.design.shape[1]):
             raise ValueError(
-                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} and gates "
-                f"{list(patterns.gates.shape)}"
+                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} and "
+                f"gates {list(patterns.gates.shape)}"
             )
         self.patterns = Patterns(patterns.active.to(features.device), patterns.gates.to(self.design))
         self.penalty, self.bias = float(penalty), bias
@@ -338,14 +339,15 @@ class RobustProgram:
             return point
         centers, depth = self.centers
         margin = self.margins(centers[None])[0]  # (n, P)
-        # What rounding may take from a margin, for a block of length 1; the same for a block that lies on a face.
-        tiny = 16 * torch.finfo(point.dtype).eps * torch.linalg.vector_norm(self.design, dim=1)[:, None]
+        # What rounding may take from a margin, for a block of length 1. A block on a face is moved inside by so much,
+        # or whoever computes its margins in another order would find it outside.
+        rounding = (16 + 2 * self.design.shape[1]) * torch.finfo(point.dtype).eps
+        tiny = rounding * torch.linalg.vector_norm(self.design, dim=1)[:, None]
         for _ in range(4):
-            found = self.margins(point)
-            outside = found.amin(1) < 0  # (2, P)
+            found, size = self.margins(point), torch.linalg.vector_norm(point, dim=-1)
+            outside = (found < 0.5 * tiny * size[:, None, :]).any(1)  # (2, P)
             if not bool(outside.any()):
                 return point
-            size = torch.linalg.vector_norm(point, dim=-1)
             lack = (tiny * size[:, None, :] - found).clamp_min(0)
             needed = torch.where(lack > 0, lack / margin.clamp_min(0), 0.0).amax(1)
             step = needed * torch.linalg.vector_norm(centers, dim=-1)
