@@ -89,8 +89,9 @@ check: $(STAMPS)/dev ## lint, format, types on core, import direction
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMPS)/bench ## step times of every optimizer against torch's fused AdamW and the peers
+bench: $(STAMPS)/bench ## step times of every optimizer, and the convex solvers, against the peers
 	$(BIN)/steepest bench step $(BENCH_ARGS)
+	$(BIN)/steepest bench convex $(BENCH_ARGS)
 
 .PHONY: claims
 claims: $(STAMPS)/arena ## test every paper's claim at laptop size and write the evidence (long)
