@@ -12,7 +12,7 @@ from torch import Tensor
 from steepest.catalogue import card
 from steepest.data import diabetes
 from steepest.solve.convex import SGD, FiniteSum, MomentumSGD
-from steepest.solve.convex.step_rules import Constant, StepAverage, Switching
+from steepest.solve.convex.sgd_steps import Constant, StepAverage, Switching
 from steepest.solve.convex.stochastic import smoothness, spread
 
 from .claim import Claim, Context

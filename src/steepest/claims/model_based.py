@@ -11,7 +11,7 @@ import torch
 from steepest.catalogue import card
 from steepest.solve.convex import BlindDeconvolution, ModelBased, PhaseRetrieval
 from steepest.solve.convex.model_steps import Model, ProxLinear, ProxPoint, Subgradient
-from steepest.solve.convex.step_rules import Constant
+from steepest.solve.convex.sgd_steps import Constant
 
 from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
