@@ -43,6 +43,7 @@ _MODULES = {
     "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",
+    "wgsef": "wgsef",
 }
 
 
