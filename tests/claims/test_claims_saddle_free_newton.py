@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from planted import saddle_free_newton as planted
 
 from steepest.claims import saddle_free_newton as claim
-from steepest.claims.claim import Size
+from steepest.claims.claim import Context, Size
 from steepest.core.budget import Budget
 from steepest.core.problem import SmoothProblem
 from steepest.core.stopping import Tolerance
@@ -83,3 +84,7 @@ def test_a_run_that_reaches_its_target_ends_there(network: claim.Network) -> Non
     end, values = claim._newton(SaddleFreeNewton(), network, x, Budget(steps=50), Tolerance(value=target))
     assert values[-1] <= target < values[-2]
     assert float(network.value(end)) == values[-1]
+
+
+def test_the_experiment_measures_what_the_rule_reads() -> None:
+    assert set(planted.WINNER) <= set(claim.measure(Context(Size.SMOKE)).figures)

@@ -4,8 +4,10 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from planted import wgsef as planted
 
 from steepest.claims import Size, wgsef
+from steepest.claims.claim import Context
 from steepest.core.regularizer import L1, GroupL2, GroupSparseEnvelope
 
 SMALL = wgsef._Scale(seeds=1, images=40, neurons=8, steps=5000, tolerance=1e-8)
@@ -61,3 +63,7 @@ def test_both_sides_have_as_many_fits_and_the_parts_are_disjoint() -> None:
     assert len(train.labels) + len(validation.labels) + len(test.labels) == 1797
     torch.testing.assert_close(train.features.mean(0), torch.zeros(64).double(), rtol=0, atol=1e-12)
     assert float(train.features.square().mean()) == pytest.approx(1.0)
+
+
+def test_the_experiment_measures_what_the_rule_reads() -> None:
+    assert set(planted.WINNER) <= set(wgsef.measure(Context(Size.SMOKE)).figures)

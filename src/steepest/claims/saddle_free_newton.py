@@ -279,7 +279,7 @@ def measure(context: Context) -> Measured:
         starts = torch.stack([network.start(torch.Generator().manual_seed(seed)) for seed in seeds])
         ends: dict[str, list[Tensor]] = {}
         curves: dict[str, list[list[float]]] = {}
-        budgets = {
+        budgets: dict[str, tuple[SaddleFreeNewton | KrylovSaddleFreeNewton, Budget]] = {
             "saddle-free Newton": (SaddleFreeNewton(), Budget(steps=scale.steps)),
             "damped Newton": (DampedNewton(), Budget(steps=scale.steps)),
             "saddle-free Newton, Krylov": (
@@ -379,7 +379,7 @@ def _leave(
 
 
 def _key(name: str) -> str:
-    return name.replace(",", "").replace("-", "_").replace(" ", "_")
+    return name.lower().replace(",", "").replace("-", "_").replace(" ", "_")
 
 
 RULE = f"""\
