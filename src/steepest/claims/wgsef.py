@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -291,14 +292,19 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             reached.plot(share, percent, MARKERS[0], color=COLOURS[0], alpha=0.5, label=label)
         reached.set_xlabel("k (% of the groups)")
         reached.set_ylabel("active (% of the groups)")
+        reached.set_ylim(-4, 95)  # room for the legend
         reached.set_title(f"{task.capitalize()}: groups reached")
         reached.legend(fontsize=8, loc="upper left")
         full = sum(found["all"]) / len(found["all"])
         for index, (name, label) in enumerate(names.items()):
-            places, heights = zip(*found["fits"][name], strict=True)
-            accuracy.plot(
-                [100 * p for p in places], heights, MARKERS[index], color=COLOURS[index], alpha=0.4, label=label
-            )
+            fits = np.array(found["fits"][name]).reshape(len(found["all"]), -1, 2).mean(0)  # over splits
+            style: dict[str, Any] = {
+                "color": COLOURS[index],
+                "marker": MARKERS[index],
+                "label": label,
+                "zorder": 5 - index,
+            }
+            accuracy.plot(100 * fits[:, 0], fits[:, 1], linestyle="none" if name == "envelope" else "-", **style)
             means = [sum(each) / len(each) for each in zip(*found["pruned"][name], strict=True)]
             pruned.plot(share, means, color=COLOURS[index], marker=MARKERS[index], label=label)
         for panel in (accuracy, pruned):
@@ -307,7 +313,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             panel.set_ylim(full - 40, full + 4)
             panel.legend(fontsize=8, loc="lower right")
         accuracy.set_xlabel("active (% of the groups)")
-        accuracy.set_title("All fits, as trained")
+        accuracy.set_title("All fits as trained, means")
         pruned.set_xlabel("kept (% of the groups)")
         pruned.set_title("Pruned to k")
     return figure
