@@ -35,10 +35,10 @@ MET = 8
 SHARE = 0.3
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 #: Weights of the envelope, and of ridge with all groups; from the largest on.
-WEIGHTS = (0.1, 0.01, 0.001)
+WEIGHTS = (10.0, 1.0, 0.1, 0.01, 0.001)
 RIDGES = (1.0, 0.1, 0.01, 0.001, 1e-4)
 #: Weights of the norms, relative to the least at which no group is active: as many as the envelope has with all ``k``.
-PATH = tuple(10 ** (-0.2 * (1 + index)) for index in range(len(SHARES) * len(WEIGHTS)))
+PATH = tuple(10 ** (-0.12 * (1 + index)) for index in range(len(SHARES) * len(WEIGHTS)))
 _TASKS = ("pixels", "neurons")
 _NORMS = {"group_l2": "group l2", "l1": "l1"}
 CLASSES = 10
@@ -328,14 +328,19 @@ CLAIM = Claim(
 Softmax regression of handwritten digits, solved by FISTA with restarts, where the groups are the rows of the matrix of
 weights: those of an image's pixels, or of the neurons of a random layer of rectified units, all of which feed the ten
 classes. The envelope is fitted for {len(SHARES)} values of k, from 10 to 50 % of the groups, with {len(WEIGHTS)}
-weights each; the l1 norm and the group l2 norm with as many weights in all, in steps of a fifth of a decade below the
-least that leaves nothing active. For each k the weight is chosen by the validation accuracy after pruning to the k rows
-of the largest norms, likewise for the norms, all of whose fits are pruned to that k and compared; ties go to the larger
+weights each; the l1 norm and the group l2 norm with as many weights in all, over three decades below the least that
+leaves nothing active. For each k the weight is chosen by the validation accuracy after pruning to the k rows of the
+largest norms, likewise for the norms, all of whose fits are pruned to that k and compared; ties go to the larger
 weight. Ridge with all groups, of {len(RIDGES)} weights, is the reference. Where no fit comes within {NEGLIGIBLE:g}
-point of it, all groups count as needed. The weights, the tolerance and the rule were set before any accuracy was seen;
-the solver was timed on one split of another seed. The problem is convex, so that what differs is the regularizer and
-not the luck of training; the paper trains deep networks, which is not repeated here. All groups have the same size and
-weight in the envelope. Nothing is fitted anew after pruning.""",
+point of it, all groups count as needed. The solver was timed beforehand on one split of another seed. The range of
+weights was widened once: a first run, with the verdict "not reproduced", had three weights up to 0.1 for each k and 15
+of each norm, and chose the largest for all splits where k was smallest; two larger weights were added, and the norms
+got as many more within their range. The problem is convex, so that what differs is the regularizer and not the luck of
+training; the paper trains deep networks, which is not repeated here. All groups have the same size and weight in the
+envelope. Nothing is fitted anew after pruning.""",
+    seen="""\
+Fixed before any accuracy was seen, and unchanged since. The figures of a first run, with fewer weights, had been seen
+when the range was widened.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one split, 60 images, 64 pixels or 20 neurons, 20 steps; seconds; always inconclusive",
