@@ -44,7 +44,7 @@ NOISE = 1e-3
 SUBSPACE = 30
 #: Gradient descent's momentum, and the learning rates it is tuned over.
 MOMENTUM = 0.9
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 CLASSES = 10
 
 
@@ -62,7 +62,7 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale(1, 40, 4, (1, 2, 3), 3, 0.3, 20, 20),
-    Size.LAPTOP: _Scale(5, 500, 4, (4, 8, 16), 40, 0.2, 250, 1000),
+    Size.LAPTOP: _Scale(5, 500, 4, (4, 8, 16), 40, 0.5, 250, 1000),
     Size.FULL: _Scale(20, 10_000, 10, (5, 25, 50), 300, 0.1, 100, 20_000),
 }
 
@@ -308,7 +308,7 @@ def measure(context: Context) -> Measured:
             network, starts, rates[choice].expand(len(seeds)), epochs, scale.batch, list(seeds)
         )
         ends["gradient descent"] = list(points)
-        curves["gradient descent"] = found.mT.tolist()
+        curves["gradient descent"] = _finite(found.mT).tolist()
         final = {name: [float(network.value(x)) for x in ends[name]] for name in _SIDES}
         for rival in gaps:
             other = final[_RIVALS[rival]]
@@ -325,12 +325,12 @@ def measure(context: Context) -> Measured:
         series["values"][place] = curves
         series["costs"][place] = {"newton": d, "krylov": min(SUBSPACE, d), "epochs": epochs}
         if number == 1:
-            middle, rate = network, rates[choice]
+            middle = network
     for rival, found_gaps in gaps.items():
         growth = difference(found_gaps[-1], found_gaps[0])
         assert growth is not None
         figures |= growth.figures(f"growth_{rival}")
-    figures |= _leave(context, scale, middle, rate, series)
+    figures |= _leave(context, scale, middle, series)
     figures["winners_at_edge_of_grid"] = edges
     series["settings"] = tuned
     told: dict[str, float | int | str] = {
@@ -343,9 +343,7 @@ def measure(context: Context) -> Measured:
     return Measured(figures, series, seeds, told)
 
 
-def _leave(
-    context: Context, scale: _Scale, network: Network, rate: Tensor, series: dict[str, Any]
-) -> dict[str, float | int | None]:
+def _leave(context: Context, scale: _Scale, network: Network, series: dict[str, Any]) -> dict[str, float | int | None]:
     """How many steps, or epochs, each method needs to leave a saddle from close by."""
     seeds = context.seeds(scale.seeds)
     curves: dict[str, list[list[float]]] = {name: [] for name in _SIDES[:3]}
@@ -362,12 +360,23 @@ def _leave(
             )
             curves[name].append([v / levels[-1] for v in values])
     context.say("leaving a saddle: gradient descent")
-    rates = rate.expand(len(seeds))
-    _, found = gradient_descent(network, torch.stack(starts), rates, scale.epochs, scale.batch, seeds, decay=False)
-    curves["gradient descent"] = (found / torch.tensor(levels, dtype=torch.float64)).mT.tolist()
+    count = len(RATES)
+    rates = torch.tensor(RATES, dtype=torch.float64).repeat(len(seeds))
+    _, found = gradient_descent(
+        network,
+        torch.stack(starts).repeat_interleave(count, 0),
+        rates,
+        scale.epochs,
+        scale.batch,
+        [seed for seed in seeds for _ in RATES],
+        decay=False,
+    )
+    for runs, level in zip(found.mT.split(count), levels, strict=True):
+        relative = _finite(runs / level).tolist()
+        curves["gradient descent"].append(min(relative, key=_left))  # that of the best rate
     steps: dict[str, list[int]] = {}
     for name, runs in curves.items():
-        steps[name] = [next((k for k, v in enumerate(run) if v < LEFT), len(run) - 1) for run in runs]
+        steps[name] = [_left(run) for run in runs]
         curves[name] = [run[: last + 1] for run, last in zip(runs, steps[name], strict=True)]
     series["saddle"] = curves
     ours = steps["saddle-free Newton"]
@@ -376,6 +385,16 @@ def _leave(
         ratios = [b / max(a, 1) for a, b in zip(ours, steps[name], strict=True)]
         figures |= interval(ratios).figures(f"steps_to_leave_{_key(name)}_over_ours")
     return figures | {f"steps_to_leave_{_key(name)}": sum(each) / len(each) for name, each in steps.items()}
+
+
+def _finite(values: Tensor) -> Tensor:
+    """For a drawing: runs that diverge stay on it."""
+    return values.nan_to_num(1e6).clamp(max=1e6)
+
+
+def _left(values: list[float]) -> int:
+    """When a run has left the saddle; its length, if it has not."""
+    return next((k for k, value in enumerate(values) if value < LEFT), len(values) - 1)
 
 
 def _key(name: str) -> str:
@@ -463,9 +482,11 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             panel.plot([len(run) - 1], [run[-1]], MARKERS[index], color=COLOURS[index])
     panel.axhline(LEFT, color="#9aa1ab", linewidth=1, linestyle=":")
     panel.set_xscale("symlog", linthresh=1)
+    panel.set_xlim(left=0)
     panel.set_xlabel("steps (gradient descent: epochs)")
     panel.set_ylabel("objective / that of the saddle")
     panel.set_title(f"From near a saddle, {series['hidden'][1]} hidden units")
+    panel.set_ylim(top=1.2)
     panel.legend(fontsize=8, loc="lower left")
     return figure
 
@@ -485,9 +506,14 @@ after a part of its epochs, is taken. It gets as many epochs as the Hessians cos
 price of one without formulas for it, and the best of about 100 of its points counts. The Newton methods are not tuned;
 their linear algebra and values are free. Saddle-free Newton in Krylov spaces of dimension {SUBSPACE} is shown for twice
 as many steps. Then a network of the middle size is put near a saddle, the best network whose units are all alike, with
-deviations of {NOISE:g}: it has left when the objective is below {100 * LEFT:g} % of the saddle's. Gradient descent
-keeps its tuned rate there. The code was timed, and its derivatives compared, beforehand on a few steps whose values
-were not looked at.""",
+deviations of {NOISE:g}: it has left when the objective is below {100 * LEFT:g} % of the saddle's. Of gradient descent,
+its rate constant there, the run of the best rate counts for each start. The code was timed, and its derivatives
+compared, beforehand on a few steps whose values were not looked at. Gradient descent's side was made stronger once: in
+a first run, with the verdict "partly" (part 2 alone held), its rates ended at 3, the one that two networks of three
+chose, the tuning had a fifth of the epochs, and near the saddle the tuned rate was kept, which threw it far off.""",
+    seen="""\
+Fixed before any values were seen, and unchanged since. The figures of a first run had been seen when gradient descent's
+side was made stronger.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one seed, 40 images of 4 x 4 pixels, 1 to 3 units, 3 steps; seconds; always inconclusive",
