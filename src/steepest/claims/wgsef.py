@@ -288,8 +288,10 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         reached.plot([0, 55], [0, 55], color=INK, linewidth=1, linestyle=":", label="as set")
         for number, counts in enumerate(found["active"]):
             percent = [100 * count / found["groups"] for count in counts]
-            label = "envelope, each split" if number == 0 else None
+            label = "weight chosen, each split" if number == 0 else None
             reached.plot(share, percent, MARKERS[0], color=COLOURS[0], alpha=0.5, label=label)
+        heaviest = np.array(found["fits"]["envelope"]).reshape(len(found["all"]), len(share), -1, 2)[:, :, 0, 0]
+        reached.plot(share, 100 * heaviest.mean(0), MARKERS[3], color=COLOURS[3], label="largest weight, mean")
         reached.set_xlabel("k (% of the groups)")
         reached.set_ylabel("active (% of the groups)")
         reached.set_ylim(-4, 95)  # room for the legend
