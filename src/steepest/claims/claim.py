@@ -70,6 +70,8 @@ class Claim:
         measure: runs the experiment.
         judge: the rule: from the figures to the verdict and its sentence.
         draw: draws figures and series.
+        seen: where figures had been seen when the rule was fixed: what the page says of it, in place of its sentence
+            that none had been.
     """
 
     method: str
@@ -82,6 +84,7 @@ class Claim:
     measure: Callable[[Context], Measured]
     judge: Callable[[Mapping[str, Any]], Judgement]
     draw: Callable[[Mapping[str, Any], Mapping[str, Any]], "Figure"]
+    seen: str = ""
 
     def decide(self, figures: Mapping[str, Any]) -> Judgement:
         """What the rule says of these figures; the sentence tells of tuning that may not have found the best."""

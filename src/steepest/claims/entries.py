@@ -39,9 +39,11 @@ _MODULES = {
     "normalized-lr-gd": "normalized_lr_gd",
     "psgd": "psgd",
     "reg": "reg",
+    "saddle-free-newton": "saddle_free_newton",
     "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",
+    "wgsef": "wgsef",
 }
 
 

@@ -33,7 +33,7 @@ def _claim_lines(claim: Claim, evidence: Evidence) -> Iterator[str]:
     yield ""
     yield "## The rule for the verdict"
     yield ""
-    yield "Fixed before the figures were seen; a change since then is told above."
+    yield claim.seen or "Fixed before the figures were seen; a change since then is told above."
     yield ""
     # Without a paragraph between them, Markdown takes the bullets for a continuation of a numbered list.
     yield evidence.rule.replace("\n\n- **", "\n\nThe verdict:\n\n- **", 1)

@@ -313,6 +313,9 @@ AdamW (AdamW itself gets two rates as well); the winners are run again with fres
 optimizer alone, and REG and AdamW with ten times their own rate of the matrices. The loss on Python after fine-tuning
 shows what was forgotten; it plays no part in the verdict. The ranges of learning rates were placed by a look at single
 runs with the tuning seed.""",
+    seen="""\
+Fixed before the figures below were seen, but not before any figures were: a probe of single runs with the tuning seed
+had been seen by then.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, 8 steps, Python in place of the plays; seconds; always inconclusive",
