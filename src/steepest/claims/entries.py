@@ -20,6 +20,7 @@ _MODULES = {
     "asgo": "asgo",
     "auon": "auon",
     "convergence-handbook": "convergence_handbook",
+    "convexnet-admm": "convexnet_admm",
     "coordinate-clip": "coordinate_clip",
     "cs-regularizers": "cs_regularizers",
     "diffgrad": "diffgrad",
