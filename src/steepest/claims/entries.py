@@ -19,6 +19,7 @@ _MODULES = {
     "ano": "ano",
     "asgo": "asgo",
     "auon": "auon",
+    "block-coordinate-descent": "block_coordinate_descent",
     "convergence-handbook": "convergence_handbook",
     "convexnet-admm": "convexnet_admm",
     "coordinate-clip": "coordinate_clip",
