@@ -51,6 +51,8 @@ SPREAD = 1.0
 SATURATED = 1.0
 #: With how much confidence the bound on the patterns holds.
 CONFIDENCE = 0.95
+#: What stands for the objective of a run that diverged, so that it can be written down.
+DIVERGED = 1e6
 #: Settings per side.
 _RHOS = (0.01, 0.03, 0.1, 0.3, 1.0)
 _RATES = {
@@ -217,7 +219,7 @@ def descend(who: str, setting: float, part: _Split, width: int, seeds: list[int]
                 return loss
 
             lbfgs.step(closure)  # type: ignore[no-untyped-call]
-            ends.append(float(objective(u, a, every).detach()))
+            ends.append(min(DIVERGED, float(objective(u, a, every).detach())))
         return ends
     u, a = torch.stack(hidden).requires_grad_(), torch.stack(out).requires_grad_()
     steps = epochs * max(1, n // _BATCH)
@@ -238,7 +240,7 @@ def descend(who: str, setting: float, part: _Split, width: int, seeds: list[int]
         schedule.step()
     with torch.no_grad():
         ends = objective(u, a, every).tolist()
-    return [end if math.isfinite(end) else math.inf for end in ends]
+    return [end if end < DIVERGED else DIVERGED for end in ends]  # of NaN as well
 
 
 def saturation(part: _Split, samples: int, counts: tuple[int, ...], seed: int) -> tuple[list[float], list[float]]:
@@ -269,7 +271,7 @@ def saturation(part: _Split, samples: int, counts: tuple[int, ...], seed: int) -
 
 def _spread(values: list[float]) -> float:
     """In per cent of the least; finite, so that it can be written down."""
-    return min(1e6, 100 * (max(values) / min(values) - 1))
+    return min(DIVERGED, 100 * (max(values) / min(values) - 1))
 
 
 def _one(
@@ -349,7 +351,7 @@ def _one(
     for who, ends in found.items():
         key = who.lower().replace("-", "").replace(", ", "_")
         figures[f"spread_{key}_{label}"] = _spread(ends)
-        figures[f"objective_{key}_{label}"] = min(1e6, sum(ends) / len(ends))
+        figures[f"objective_{key}_{label}"] = min(DIVERGED, sum(ends) / len(ends))
     figures[f"winners_{label}"] = edge
 
     context.say(f"{name}: more and more patterns")
