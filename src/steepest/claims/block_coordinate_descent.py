@@ -190,8 +190,9 @@ def needed(scale: _Scale, seed: int, update: str) -> int | None:
     found = LinearModel(_csr(design), response, "squared", L1(weight))
     start = torch.zeros(scale.columns, dtype=torch.float64)
     solver = BlockCoordinateDescent(size=2 * scale.sizes[1], update=update)
-    first = float(solver.init(found, start, torch.Generator()).stationarity)
-    result = solver.run(found, start, budget=f"{4 * scale.steps}steps", tolerance=GAP * first, progress=False)
+    first = solver.init(found, start, torch.Generator()).stationarity
+    assert first is not None
+    result = solver.run(found, start, budget=f"{4 * scale.steps}steps", tolerance=GAP * float(first), progress=False)
     return result.steps if result.success else None
 
 
@@ -305,7 +306,7 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         return too_few(figures["seeds"])
 
     def leads(name: str) -> bool:
-        return sum(figures[f"{name}_{label}_low"] > 0 for label in _LABELS) >= MANY
+        return sum(bool(figures[f"{name}_{label}_low"] > 0) for label in _LABELS) >= MANY
 
     def grows(label: str) -> bool:
         small, large = (f"matrix_{size}_{label}" for size in ("small", "large"))

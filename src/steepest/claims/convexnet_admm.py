@@ -160,6 +160,7 @@ def reference(found: ConvexProgram, accuracy: float) -> tuple[float, float, floa
     """Clarabel's value and lower bound, and the seconds of the processor it took."""
     begun = time.process_time()
     state = InteriorPoint(accuracy=accuracy).run(found, found.zeros(), budget="1steps", progress=False).state
+    assert state.value is not None
     return float(state.value), float(state.bound), time.process_time() - begun
 
 
@@ -215,10 +216,10 @@ def descend(who: str, setting: float, part: _Split, width: int, seeds: list[int]
             def closure(u: Tensor = u, a: Tensor = a, lbfgs: torch.optim.Optimizer = lbfgs) -> Tensor:
                 lbfgs.zero_grad()
                 loss = objective(u, a, every)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 return loss
 
-            lbfgs.step(closure)  # type: ignore[no-untyped-call]
+            lbfgs.step(closure)
             ends.append(min(DIVERGED, float(objective(u, a, every).detach())))
         return ends
     u, a = torch.stack(hidden).requires_grad_(), torch.stack(out).requires_grad_()
@@ -235,7 +236,7 @@ def descend(who: str, setting: float, part: _Split, width: int, seeds: list[int]
         if not order:
             order = list(torch.randperm(n, generator=source).split(_BATCH))[: max(1, n // _BATCH)]
         optimizer.zero_grad()
-        (objective(u, a, order.pop()) / n).sum().backward()  # type: ignore[no-untyped-call]
+        (objective(u, a, order.pop()) / n).sum().backward()
         optimizer.step()
         schedule.step()
     with torch.no_grad():
@@ -264,6 +265,7 @@ def saturation(part: _Split, samples: int, counts: tuple[int, ...], seed: int) -
         none = dual.new_zeros(samples, *fresh.shape[:2], 1)
         _, image = project_on_cones(fresh, blocks, none, PENALTY)
         lowers = (fresh.norms(image) > PENALTY * (1 + 1e-3)).any(0)
+        assert state.value is not None
         optima.append(float(state.value))
         chances.append(float(lowers.double().mean()))
     return optima, chances
@@ -426,11 +428,11 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         return sum(map(test, _LABELS)) >= MANY
 
     def linear(label: str) -> bool:
-        return figures[f"arrived_{label}"] >= figures["seeds"] and figures[f"longer_{label}"] <= LONGER
+        return bool(figures[f"arrived_{label}"] >= figures["seeds"] and figures[f"longer_{label}"] <= LONGER)
 
     def cheap(label: str) -> bool:
         low = figures[f"dearer_{label}_low"]
-        return low is not None and low >= DEARER
+        return low is not None and bool(low >= DEARER)
 
     def same(label: str) -> bool:
         own = figures[f"spread_admm_starts_{label}"]
@@ -440,7 +442,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         return all(figures[f"objective_admm_{label}"] <= figures[f"objective_{key}_{label}"] for key in _KEYS)
 
     def saturated(label: str) -> bool:
-        return figures[f"within_bound_{label}"] >= CONFIDENCE and figures[f"last_doubling_{label}"] <= SATURATED
+        within, last = figures[f"within_bound_{label}"], figures[f"last_doubling_{label}"]
+        return bool(within >= CONFIDENCE and last <= SATURATED)
 
     held = [
         holds(linear),
@@ -472,7 +475,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     """The gap over steps, the objectives of all methods, and the chance that one more pattern helps."""
     figure, (gaps, ends, chances) = canvas(columns=3)
     for index, (name, found) in enumerate(series.items()):
-        style = {"color": COLOURS[index], "label": name}
+        style: dict[str, Any] = {"color": COLOURS[index], "label": name}
         gaps.plot(*zip(*[(k, gap) for k, gap in found["gaps"] if gap > 0], strict=True), **style)
         who = list(found["objectives"])
         base = sum(found["objectives"]["ADMM"]) / len(found["objectives"]["ADMM"])
