@@ -54,11 +54,11 @@ CONFIDENCE = 0.95
 #: What stands for the objective of a run that diverged, so that it can be written down.
 DIVERGED = 1e6
 #: Settings per side.
-_RHOS = (0.01, 0.03, 0.1, 0.3, 1.0)
+_RHOS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 _RATES = {
-    "SGD": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "Adam": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
-    "L-BFGS": (5, 10, 20, 50, 100),  # pairs kept; its line search finds the step
+    "SGD": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0),
+    "Adam": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
+    "L-BFGS": (2, 5, 10, 20, 50, 100, 200),  # pairs kept; its line search finds the step
 }
 _RIVALS = tuple(_RATES)
 _SETS = ("breast cancer", "digits", "MNIST 2/8")
@@ -81,8 +81,8 @@ class _Scale:
 
 _SCALES = {
     Size.SMOKE: _Scale((20, 4), (60, 5), 2, 1, 20, 60, 2, 1, (4, 8), 10),
-    Size.LAPTOP: _Scale((60, 20), (200, 20), 10, 3, 300, 3000, 250, 5, (10, 20, 40, 80, 160, 320), 30),
-    Size.FULL: _Scale((100, 50), (1000, 100), 30, 10, 1000, 10_000, 1000, 5, (10, 40, 160, 640, 2560), 60),
+    Size.LAPTOP: _Scale((60, 20), (200, 20), 10, 3, 300, 3000, 250, 7, (10, 20, 40, 80, 160, 320), 30),
+    Size.FULL: _Scale((100, 50), (1000, 100), 30, 10, 1000, 10_000, 1000, 7, (10, 40, 160, 640, 2560), 60),
 }
 
 _Split = tuple[Tensor, Tensor]
@@ -128,7 +128,7 @@ def _accuracy(found: ConvexProgram, blocks: Tensor, part: _Split) -> float:
     """Of the network of the blocks, in per cent."""
     # A module draws its first weights, which are not used, from the global generator: that is the caller's.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        right = torch.sign(found.network(blocks, bias=True)(part[0])[:, 0]) == part[1]
+        right = (found.network(blocks, bias=True)(part[0])[:, 0] >= 0) == (part[1] > 0)
     return 100 * float(right.double().mean())
 
 
@@ -319,7 +319,7 @@ def _one(
         tried.setdefault("ADMM", []).append(float(solve(tuning, scale.steps, rho=rho).value))
     fast, best = rhos[soon.index(max(soon))], rhos[tried["ADMM"].index(min(tried["ADMM"]))]
     chosen: dict[str, float] = {"ADMM": best, "ADMM, a handful": fast}
-    edge = 0
+    edge = sum(len(rhos) > 1 and rho in (rhos[0], rhos[-1]) for rho in (best, fast))
     for who in _RIVALS:
         settings = _RATES[who][: scale.rates]
         for setting in settings:
@@ -471,6 +471,10 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     return Judgement(Verdict.NOT_REPRODUCED, parts(held, said))
 
 
+#: The figure's largest ratio of objectives.
+_TOP = 2.5
+
+
 def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     """The gap over steps, the objectives of all methods, and the chance that one more pattern helps."""
     figure, (gaps, ends, chances) = canvas(columns=3)
@@ -480,7 +484,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         who = list(found["objectives"])
         base = sum(found["objectives"]["ADMM"]) / len(found["objectives"]["ADMM"])
         for place, each in enumerate(who):
-            heights = [value / base for value in found["objectives"][each]]
+            heights = [min(value / base, _TOP) for value in found["objectives"][each]]
             across = [place + 0.22 * (index - 1)] * len(heights)
             label = name if place == 0 else None
             ends.plot(across, heights, MARKERS[index], color=COLOURS[index], alpha=0.5, markersize=4, label=label)
@@ -494,13 +498,14 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     gaps.set_title("Gap to Clarabel's optimum")
     gaps.legend(fontsize=8)
     ends.set_xticks(range(len(who)), ["ADMM,\npatterns", "ADMM,\nstarts", *_RIVALS], fontsize=7.5)
-    ends.set_yscale("log")
+    ends.set_ylim(0, _TOP * 1.03)  # what diverged lies at the upper edge
     ends.set_title("Objective / mean of ADMM's")
     chances.set_xscale("log")
     chances.set_xlabel("patterns")
-    chances.set_ylim(0, 1.05)
+    chances.set_ylim(0, 1.5)  # room for the legend
+    chances.set_yticks([0, 0.25, 0.5, 0.75, 1])
     chances.set_title("Chance that one more helps")
-    chances.legend(fontsize=8)
+    chances.legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -527,14 +532,17 @@ The bound: samples in four principal components, all scaled to one; programs ove
 draw are solved by Clarabel, and the chance that one more pattern lowers the optimum is the part of 200 fresh
 random patterns whose constraint the dual solution breaks by 0.1 %. The bound is the paper's with {100 * CONFIDENCE:g} %
 confidence. Before the rule was written, the rate and the price of one draw of patterns per data set had been looked
-at; nothing else had.""",
+at; nothing else had. After a first run (partly: 1, 4 and 6 held) the ranges of all settings were widened once, for all
+sides alike, because winners lay at their edges, and an output of zero, which had counted as wrong, counts as the label
+1; the rule is unchanged. ADMM's winners, which count among the learning rates at an edge, moved to the new upper edge,
+where its objective hardly depends on them any more. A rival's run that diverges has the objective 1,000,000.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, 20 to 60 samples, few patterns, digits in place of MNIST; seconds; always "
         "inconclusive",
-        Size.LAPTOP: "5 settings, 200 samples and 20 patterns (for the rate 60 and 20), 10 draws and inits, 3 with "
+        Size.LAPTOP: "7 settings, 200 samples and 20 patterns (for the rate 60 and 20), 10 draws and inits, 3 with "
         "Clarabel; minutes",
-        Size.FULL: "5 settings, 1,000 samples and 100 patterns (for the rate 100 and 50), 30 draws and inits, 10 with "
+        Size.FULL: "7 settings, 1,000 samples and 100 patterns (for the rate 100 and 50), 30 draws and inits, 10 with "
         "Clarabel; about a day on one core",
     },
     measure=measure,
