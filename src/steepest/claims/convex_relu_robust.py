@@ -275,8 +275,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     said = parts(
         holds,
         "On digits, breast cancer and MNIST, the robust convex program's robust accuracy differs from that of PGD "
-        f"training by {told('gain_over_pgd')} points, from that of FGSM training by {told('gain_over_fgsm')}, and from that of "
-        f"the clean convex program by {told('gain_over_convex_clean')}.",
+        f"training by {told('gain_over_pgd')} points, from that of FGSM training by {told('gain_over_fgsm')}, and from "
+        f"that of the clean convex program by {told('gain_over_convex_clean')}.",
     )
     if all(holds):
         return Judgement(Verdict.REPRODUCED, said)

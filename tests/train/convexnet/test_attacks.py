@@ -60,7 +60,8 @@ def test_perturbed_inputs_stay_in_the_ball_and_in_the_range(norm: float) -> None
         pgd(network, x, SIGNS, 0.6, norm=norm, clip=(0.0, 1.0), restarts=3),
         pgd(network, x, SIGNS, 0.6, norm=norm, clip=(0.0, 1.0), keep="last", restarts=1),
     ):
-        assert float(found.min()) >= 0 and float(found.max()) <= 1
+        assert float(found.min()) >= 0
+        assert float(found.max()) <= 1
         assert float(torch.linalg.vector_norm(found - x, ord=norm, dim=1).max()) <= 0.6 * (1 + 1e-12)
 
 
@@ -89,8 +90,11 @@ def test_pgd_is_at_least_as_strong_as_fgsm_and_more_restarts_never_hurt() -> Non
         harm(pgd(network, x, y, 0.5, loss="logistic", restarts=1)),
         harm(pgd(network, x, y, 0.5, loss="logistic", restarts=5)),
     )
-    assert bool((one >= single).all()) and bool((five >= one).all()) and float((five - single).max()) > 1e-3
-    assert bool((single >= 0).all()) and float(one.sum()) > float(harm(x).sum())
+    assert bool((one >= single).all())
+    assert bool((five >= one).all())
+    assert float((five - single).max()) > 1e-3
+    assert bool((single >= 0).all())
+    assert float(one.sum()) > float(harm(x).sum())
 
 
 def test_attacks_leave_the_model_alone_and_take_no_radius_as_no_change() -> None:
@@ -99,7 +103,8 @@ def test_attacks_leave_the_model_alone_and_take_no_radius_as_no_change() -> None
     for attack in (fgsm, pgd):
         assert torch.equal(attack(network, x, SIGNS, 0.0), x)
         attack(network, x, SIGNS, 0.1)
-    assert network.training and all(p.grad is None for p in network.parameters())
+    assert network.training
+    assert all(p.grad is None for p in network.parameters())
     assert not x.requires_grad
 
 
@@ -121,7 +126,8 @@ def test_random_starts_come_from_the_generator_alone() -> None:
         pgd(network, x, SIGNS, 0.5, steps=1, keep="last", restarts=1, generator=torch.Generator().manual_seed(s))
         for s in (1, 1, 2)
     )
-    assert torch.equal(one, two) and not torch.equal(one, other)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
 
 
 @pytest.mark.parametrize("attack", ["fgsm", "pgd"])
@@ -138,7 +144,8 @@ def test_training_against_an_attack_finds_the_robust_solution(attack: str) -> No
         history = adversarial_training(
             network, x, y, 0.25, attack=kind, loss="logistic", epochs=150, batch_size=50, lr=0.02
         )
-        assert len(history) == 150 and history[-1] < history[0]
+        assert len(history) == 150
+        assert history[-1] < history[0]
         found = pgd(network, x, y, 0.25, loss="logistic")
         accuracy[kind] = float((y * network(found)[:, 0] > 0).double().mean())
     assert accuracy[attack] >= 0.89 > 0.6 > accuracy["none"]

@@ -122,9 +122,9 @@ def test_radius_zero_is_the_clean_program(loss: str) -> None:
 @pytest.mark.parametrize("norm", [math.inf, 2.0, 1.0])
 @pytest.mark.parametrize("radius", [0.0, 0.3, 0.6, 0.9, 1.1])
 def test_one_feature_without_a_bias_in_closed_form(norm: float, radius: float) -> None:
-    # x = +-1 with y = +-1, hinge loss. The patterns are "right side" and "left side"; with slope s on the right the loss
-    # there is (1 - (1 - r) s)_+, and a neuron costs penalty |s|; the same on the left. While r < 1 and penalty < 1 - r the
-    # optimum is s = 1 / (1 - r); else it is 0. From r = 1 on no neuron can keep its sign.
+    # x = +-1 with y = +-1, hinge loss. The patterns are "right side" and "left side"; with slope s on the right the
+    # loss there is (1 - (1 - r) s)_+, and a neuron costs penalty |s|; the same on the left. While r < 1 and
+    # penalty < 1 - r the optimum is s = 1 / (1 - r); else it is 0. From r = 1 on no neuron can keep its sign.
     x, y = torch.tensor([[1.0], [-1.0]], dtype=torch.float64), torch.tensor([1.0, -1.0], dtype=torch.float64)
     penalty = 0.2
     patterns = robust_patterns(x, 10, generator(), radius=radius, norm=norm)
@@ -221,10 +221,12 @@ def test_patterns_are_kept_on_all_perturbed_data_and_the_closed_ones_are_left_ou
 def test_perturbed_draws_find_patterns_that_clean_ones_miss() -> None:
     x, _ = toy(20)
     clean, perturbed = (robust_patterns(x, 25, generator(1), radius=0.05, bias=True, perturbations=p) for p in (0, 20))
-    assert len(perturbed) > 0 and len(clean) > 0
+    assert len(perturbed) > 0
+    assert len(clean) > 0
     sets = [{tuple(c.tolist()) for c in p.active.mT} for p in (clean, perturbed)]
     more = robust_patterns(x, 25, generator(1), radius=0.05, bias=True, perturbations=20, limit=3)
-    assert len(more) == 3 and sets[1] - sets[0]
+    assert len(more) == 3
+    assert sets[1] - sets[0]
 
 
 @pytest.mark.parametrize("norm", [math.inf, 2.0])
@@ -240,47 +242,49 @@ def test_admm_agrees_with_clarabel_and_its_bound_holds(loss: str, norm: float) -
     assert optimum * (1 - 1e-6) <= value <= optimum * 1.05
 
 
-def test_the_proximal_operators_of_admm_minimize() -> None:
+@pytest.mark.parametrize("norm", [math.inf, 2.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_proximal_operators_of_admm_minimize(loss: str, norm: float) -> None:
     # Projection on the cone and the prox of the worst loss, against Clarabel.
     from steepest.train.convexnet.robust_admm import _Splitting
 
-    for loss, norm in itertools.product(LOSSES, (math.inf, 2.0)):
-        robust = program(0.3, loss, norm=norm, limit=2, n=8)
-        splitting, rho, q = _Splitting(robust), 0.7, robust.ball.dual
-        goals = [
-            2 * torch.randn(part.shape, generator=generator(4), dtype=part.dtype)
-            for part in splitting.forward(robust.zeros())
-        ]
-        u, s, part, a, z = splitting.proximal(goals, rho)
-        for c, i in itertools.product(range(2), range(len(robust.patterns))):
-            sv, qv = cp.Variable(8), cp.Variable(2)
-            far = cp.sum_squares(sv - goals[1][c, :, i].numpy()) + cp.sum_squares(qv - goals[2][c, i].numpy())
-            cp.Problem(cp.Minimize(far), [sv >= splitting.narrow * 0.3 * cp.norm(qv, q)]).solve(
-                solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
-            )
-            np.testing.assert_allclose(s[c, :, i].numpy(), sv.value, atol=1e-5)
-            np.testing.assert_allclose(part[c, i].numpy(), qv.value, atol=1e-5)
-        moved = goals[0] * (1 - robust.penalty / rho / goals[0].norm(dim=-1, keepdim=True)).clamp_min(0)
-        torch.testing.assert_close(u, moved)
+    robust = program(0.3, loss, norm=norm, limit=2, n=8)
+    splitting, rho, q = _Splitting(robust), 0.7, robust.ball.dual
+    goals = [
+        2 * torch.randn(part.shape, generator=generator(4), dtype=part.dtype)
+        for part in splitting.forward(robust.zeros())
+    ]
+    u, s, part, a, z = splitting.proximal(goals, rho)
+    for c, i in itertools.product(range(2), range(len(robust.patterns))):
+        sv, qv = cp.Variable(8), cp.Variable(2)
+        far = cp.sum_squares(sv - goals[1][c, :, i].numpy()) + cp.sum_squares(qv - goals[2][c, i].numpy())
+        cp.Problem(cp.Minimize(far), [sv >= splitting.narrow * 0.3 * cp.norm(qv, q)]).solve(
+            solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+        )
+        np.testing.assert_allclose(s[c, :, i].numpy(), sv.value, atol=1e-5)
+        np.testing.assert_allclose(part[c, i].numpy(), qv.value, atol=1e-5)
+    moved = goals[0] * (1 - robust.penalty / rho / goals[0].norm(dim=-1, keepdim=True)).clamp_min(0)
+    torch.testing.assert_close(u, moved)
 
-        def objective(a: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-            slope = z / splitting.wide
-            spread = 0.3 * torch.linalg.vector_norm(slope, ord=q, dim=1)
-            y = robust.target
-            worst = torch.maximum(robust.loss.value(a - spread, y), robust.loss.value(a + spread, y))
-            return worst + rho / 2 * ((a - goals[3]) ** 2 + (z - goals[4]).square().sum(1))
+    def objective(a: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        slope = z / splitting.wide
+        spread = 0.3 * torch.linalg.vector_norm(slope, ord=q, dim=1)
+        y = robust.target
+        worst = torch.maximum(robust.loss.value(a - spread, y), robust.loss.value(a + spread, y))
+        return worst + rho / 2 * ((a - goals[3]) ** 2 + (z - goals[4]).square().sum(1))
 
-        best = objective(a, z)
-        for k in range(60):
-            noise = torch.randn(8, 3, generator=generator(k), dtype=a.dtype) * 10.0 ** -(k % 5)
-            assert bool((objective(a + noise[:, 0], z + noise[:, 1:]) >= best - 1e-9).all())
+    best = objective(a, z)
+    for k in range(60):
+        noise = torch.randn(8, 3, generator=generator(k), dtype=a.dtype) * 10.0 ** -(k % 5)
+        assert bool((objective(a + noise[:, 0], z + noise[:, 1:]) >= best - 1e-9).all())
 
 
 def test_training_gives_a_network_with_its_certificate() -> None:
     x, y = toy(40)
     fit = train_robust_convex_relu(x, y, adversarial_radius=0.03, penalty=0.05, n_patterns=30)
     clean = train_robust_convex_relu(x, y, adversarial_radius=0.0, penalty=0.05, n_patterns=30)
-    assert bool(fit.worst.exact.all()) and not fit.empty
+    assert bool(fit.worst.exact.all())
+    assert not fit.empty
     decay = 0.025 * float(fit.network.squared_weights().detach())
     assert fit.value == pytest.approx(fit.worst.total + decay, rel=1e-9)
     assert 0 <= fit.gap <= 1e-5 * fit.value
@@ -305,7 +309,8 @@ def test_a_radius_that_is_too_large_is_told() -> None:
     x, y = toy(20)
     with pytest.warns(UserWarning, match="the network is zero: 0 patterns can be kept"):
         fit = train_robust_convex_relu(x, y, adversarial_radius=2.0, bias=False)
-    assert fit.empty and fit.value == 20.0 == fit.bound
+    assert fit.empty
+    assert fit.value == 20.0 == fit.bound
     assert torch.equal(fit.network(x), torch.zeros(20, 1, dtype=torch.float64))
     with pytest.warns(UserWarning, match="penalty=500"):
         assert train_robust_convex_relu(x, y, adversarial_radius=0.01, penalty=500.0, draws=5).empty

@@ -98,8 +98,8 @@ class Ball:
         return (flat * shrink).reshape(delta.shape)
 
     def move(self, features: Tensor, delta: Tensor) -> Tensor:
-        """The perturbed input: the perturbation projected on the ball, then the input on the valid range. Clipping moves
-        it towards 0, so that it stays in the ball."""
+        """The perturbed input: the perturbation projected on the ball, then the input on the valid range. Clipping
+        moves it towards 0, so that it stays in the ball."""
         return self.clamp(features + self.project(delta))
 
     def sample(self, features: Tensor, generator: torch.Generator) -> Tensor:

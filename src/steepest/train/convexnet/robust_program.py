@@ -263,8 +263,8 @@ class RobustProgram:
         self.target = checked_target(target, self.loss, self.features)
         if len(patterns) and (len(patterns.active) != len(features) or patterns.gates.shape[1] != self.design.shape[1]):
             raise ValueError(
-                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} and gates "
-                f"{list(patterns.gates.shape)}"
+                f"patterns must be of the design {list(self.design.shape)}, got {list(patterns.active.shape)} and "
+                f"gates {list(patterns.gates.shape)}"
             )
         self.patterns = Patterns(patterns.active.to(features.device), patterns.gates.to(self.design))
         self.penalty, self.bias = float(penalty), bias
