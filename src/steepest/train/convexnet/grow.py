@@ -1,8 +1,10 @@
 """Activation patterns that are looked for, not drawn: column generation for the convex program."""
 
+import contextlib
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,17 +13,16 @@ from steepest.core.ranges import Integer, Real
 from steepest.core.result import Reason
 from steepest.core.stopping import Stalled
 from steepest.train.convexnet.admm import ADMM
-from steepest.train.convexnet.losses import CallableLoss
+from steepest.train.convexnet.certificate import into_domain
+from steepest.train.convexnet.losses import has_kinks, smoothed
 from steepest.train.convexnet.network import TwoLayerReLU
 from steepest.train.convexnet.patterns import Patterns, activation_patterns, merge_patterns
 from steepest.train.convexnet.program import ConvexProgram, own_patterns
 
-__all__ = ["Grown", "Neurons", "find_neurons", "grow_patterns"]
+__all__ = ["Grown", "Neurons", "find_neurons", "fitting_rho", "grow_patterns"]
 
-#: How wide the kinks of a loss that is not smooth are rounded, in parts of the mean size of the targets.
-_ROUNDED = 0.05
 #: Gradients of one local descent, and of one search for neurons.
-_DESCENT = 200
+_DESCENT = 400
 _SEARCH = 60
 #: By how much the objective may rise, in parts, where small neurons are dropped.
 _PRUNED = 1e-5
@@ -92,12 +93,12 @@ def grow_patterns(
     start: Tensor | TwoLayerReLU | None = None,
     *,
     generator: torch.Generator,
-    rounds: int = 10,
+    rounds: int = 5,
     tolerance: float = 1e-2,
     searches: int = 128,
     neurons: int = 30,
     limit: int = 100,
-    steps: int = 25,
+    steps: int = 0,
     seconds: float = math.inf,
 ) -> Grown:
     r"""Improve the patterns of a convex program by column generation.
@@ -108,11 +109,11 @@ def grow_patterns(
     used fully yet). A round
 
     1. searches for such neurons (:func:`find_neurons`) at the slope of the present network, and adds up to ``neurons``
-       of them with a small weight;
+       of them with a small weight (to the zero network, the gates of the program's patterns as well);
     2. minimizes the non-convex objective of that network from there by L-BFGS, so that its neurons move, across the
        borders of cones as well (losses with kinks are rounded off for that);
     3. solves the convex program over the patterns of the network before and after, those of the neurons found, and
-       former ones, by some steps of :class:`ADMM` that begin at the better network, with its slope as the dual;
+       former ones, by ``steps`` steps of :class:`ADMM` from the better network, with its slope as the dual;
     4. keeps the best network, all patterns that it uses, and of the others the newest, up to ``limit`` in all.
 
     The objective never increases from round to round. The growth ends where no violation above ``tolerance`` is found.
@@ -127,12 +128,13 @@ def grow_patterns(
         start: a point of the program, or a network (of the program's design), whose patterns are merged in. Default
             zero.
         generator: the source of all randomness, of the CPU or of the program's device.
-        rounds: at most, >= 0. Default 10.
+        rounds: at most, >= 0. Default 5.
         tolerance: the violation at which to end, in parts of the penalty, >= 0. Default 1e-2.
         searches: local searches per round, >= 1, for each output. Default 128.
         neurons: how many of the neurons found are added in a round, >= 1, for each output. Default 30.
         limit: how many patterns to keep, >= 1; those in use are kept in any case. Default 100.
-        steps: of ADMM per round, >= 0; with 0 the convex program is left to the end. Default 25.
+        steps: of ADMM per round, >= 0. Default 0: the local descent alone, which brought more in the same time where it
+            was measured; the convex program is then for the caller to solve at the end, for the proof.
         seconds: begin no round (and no part of one) after this time. Default no limit. What is found then depends on
             the machine.
 
@@ -211,7 +213,7 @@ def _grow(
         program, point, after = wider, points[best], values[best]
         slopes = [_slope(program, program.predict(point))]
         if steps and time.monotonic() < deadline:
-            program, point, after, slope = _solved(program, point, after, slopes[0], steps)
+            program, point, after, slope = _solved(program, point, after, steps)
             if slope is not None:
                 slopes.append(slope)
         # ``after`` is at most the value before: the old point is among those compared, but for rounding.
@@ -305,25 +307,16 @@ def _violation(found: Neurons, penalty: float) -> float:
 
 def _slope(program: ConvexProgram, prediction: Tensor) -> Tensor:
     """The slope of the loss, rounded off where it has kinks."""
-    return _smoothed(program, prediction)[1]
-
-
-def _smoothed(program: ConvexProgram, prediction: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss (summed) and its slope; of a loss with kinks, those of its Moreau envelope."""
-    loss, target = program.loss, program.target
-    if math.isfinite(loss.curvature) or isinstance(loss, CallableLoss):
-        return loss.value(prediction, target).sum(), loss.derivative(prediction, target)
-    width = _ROUNDED * float(target.abs().mean().clamp_min(1e-12))
-    near = loss.prox(prediction, width, target)
-    slope = (prediction - near) / width
-    return loss.value(near, target).sum() + 0.5 * width * slope.square().sum(), slope
+    return smoothed(program.loss, prediction, program.target)[1]
 
 
 def _unit(u: Tensor) -> Tensor:
     return u / torch.linalg.vector_norm(u, dim=1, keepdim=True).clamp_min(torch.finfo(u.dtype).tiny)
 
 
-def _minimized(gradient, start: Tensor, evaluations: int, deadline: float) -> Tensor:  # type: ignore[no-untyped-def]
+def _minimized(
+    gradient: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, evaluations: int, deadline: float
+) -> Tensor:
     """The best point that L-BFGS sees; ``gradient`` gives value and gradient."""
     x = start.clone()
     optimizer = torch.optim.LBFGS(
@@ -396,12 +389,12 @@ def _descended(program: ConvexProgram, point: Tensor, fresh: Neurons, deadline: 
     hidden = torch.cat([blocks / root[:, None], size * fresh.weights])
     outer = torch.cat([root * (1 - 2 * copy), size * fresh.signs])
     serves = torch.nn.functional.one_hot(torch.cat([output, fresh.outputs]), outputs).to(design)
-    count, d = hidden.shape
+    d = hidden.shape[1]
 
     def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         u, a = x[:, :d], x[:, d]
         inner = (design @ u.mT).clamp_min(0)
-        loss, slope = _smoothed(program, inner @ (a[:, None] * serves))
+        loss, slope = smoothed(program.loss, inner @ (a[:, None] * serves), target)
         back = torch.where(inner > 0, slope @ (a[:, None] * serves).mT, 0.0)
         along = ((inner.mT @ slope) * serves).sum(1)
         return loss + 0.5 * penalty * x.square().sum(), torch.cat([back.mT @ design, along[:, None]], 1) + penalty * x
@@ -465,28 +458,32 @@ def _trimmed(program: ConvexProgram, point: Tensor, limit: int) -> tuple[ConvexP
 
 
 def _solved(
-    program: ConvexProgram, point: Tensor, value: float, slope: Tensor, steps: int
+    program: ConvexProgram, point: Tensor, value: float, steps: int
 ) -> tuple[ConvexProgram, Tensor, float, Tensor | None]:
-    """Some steps of ADMM from a point and its slope; the best point, its value, and for a loss with kinks a slope."""
-    solver = ADMM(check_every=max(1, steps))
-    generator = torch.Generator()  # ADMM draws nothing
-    state = solver.init(program, point, generator)
-    dual = -program.adjoint(slope) / state.rho
-    state = replace(state, dual=dual, fit_dual=None if state.fit_dual is None else slope / state.fit_rho)
-    try:
+    """Some steps of ADMM from a point; the best point, its value, and for a loss with kinks a slope."""
+    solver = ADMM(rho=fitting_rho(program, point), check_every=steps, warm_dual=True)
+    state = solver.init(program, point, torch.Generator())  # it draws nothing
+    with contextlib.suppress(Stalled):
         for _ in range(steps):
             state = solver.step(program, state)
-    except Stalled:
-        pass
     if float(program.network_value(state.point)) < value:
         point, value = state.point, float(program.network_value(state.point))
-    if state.network_value < value:
+    if state.network_value < value:  # that network can have further patterns
         network = program.network(state.blocks)
-        merged = merge_patterns(program.patterns, own_patterns(program.design, network))
-        wider = _over(program, merged)
+        wider = _over(program, merge_patterns(program.patterns, own_patterns(program.design, network)))
         other = _point_of(wider, network)
         reached = float(wider.network_value(other))
         if reached < value:
             program, point, value = wider, other, reached
-    kinks = not (math.isfinite(program.loss.curvature) or isinstance(program.loss, CallableLoss))
-    return program, point, value, state.fit_rho * state.fit_dual if kinks and state.fit_dual is not None else None
+    slope = None
+    if has_kinks(program.loss) and state.fit_dual is not None:
+        slope = into_domain(program.loss, state.fit_rho * state.fit_dual, program.target)
+    return program, point, value, slope
+
+
+def fitting_rho(program: ConvexProgram, point: Tensor) -> float:
+    """A penalty parameter of ADMM that suits a point near the optimum: a move of a dual by the penalty goes with one of
+    a block by its length."""
+    length = torch.linalg.vector_norm(point, dim=2)
+    length = length[length > 0]
+    return max(1.0, program.penalty / float(length.mean())) if len(length) else 1.0
