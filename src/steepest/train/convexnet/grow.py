@@ -26,6 +26,9 @@ _DESCENT = 400
 _SEARCH = 60
 #: By how much the objective may rise, in parts, where small neurons are dropped.
 _PRUNED = 1e-5
+#: Steps of ADMM per round, and up to which size (samples times features times patterns) they are made.
+_STEPS = 25
+_CHEAP = 2_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +101,7 @@ def grow_patterns(
     searches: int = 128,
     neurons: int = 30,
     limit: int = 100,
-    steps: int = 0,
+    steps: int | None = None,
     seconds: float = math.inf,
 ) -> Grown:
     r"""Improve the patterns of a convex program by column generation.
@@ -133,8 +136,9 @@ def grow_patterns(
         searches: local searches per round, >= 1, for each output. Default 128.
         neurons: how many of the neurons found are added in a round, >= 1, for each output. Default 30.
         limit: how many patterns to keep, >= 1; those in use are kept in any case. Default 100.
-        steps: of ADMM per round, >= 0. Default 0: the local descent alone, which brought more in the same time where it
-            was measured; the convex program is then for the caller to solve at the end, for the proof.
+        steps: of ADMM per round, >= 0. Default 25 where samples times features times patterns are at most 2e6;
+            above, 0: the local descent then brings more in the same time (on digits, where it was measured), and the
+            convex program is for the caller to solve at the end, for the proof.
         seconds: begin no round (and no part of one) after this time. Default no limit. What is found then depends on
             the machine.
 
@@ -156,8 +160,9 @@ def grow_patterns(
         raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
     for name, number, low in (("rounds", rounds, 0), ("searches", searches, 1), ("neurons", neurons, 1)):
         Integer(low=low).check(name, number)
-    for name, number, low in (("limit", limit, 1), ("steps", steps, 0)):
-        Integer(low=low).check(name, number)
+    Integer(low=1).check("limit", limit)
+    if steps is not None:
+        Integer(low=0).check("steps", steps)
     Real(low=0.0).check("tolerance", tolerance)
     deadline = time.monotonic() + seconds
     with torch.no_grad():
@@ -173,7 +178,7 @@ def _grow(
     searches: int,
     neurons: int,
     limit: int,
-    steps: int,
+    steps: int | None,
     deadline: float,
 ) -> Grown:
     program, point = _started(program, start)
@@ -212,8 +217,11 @@ def _grow(
         best = min(range(2), key=lambda i: values[i])
         program, point, after = wider, points[best], values[best]
         slopes = [_slope(program, program.predict(point))]
-        if steps and time.monotonic() < deadline:
-            program, point, after, slope = _solved(program, point, after, steps)
+        turns = steps
+        if turns is None:
+            turns = _STEPS if program.design.numel() * len(program.patterns) <= _CHEAP else 0
+        if turns and time.monotonic() < deadline:
+            program, point, after, slope = _solved(program, point, after, turns)
             if slope is not None:
                 slopes.append(slope)
         # ``after`` is at most the value before: the old point is among those compared, but for rounding.
@@ -384,12 +392,17 @@ def _descended(program: ConvexProgram, point: Tensor, fresh: Neurons, deadline: 
     blocks = point.movedim(2, 3)[present]
     length = torch.linalg.vector_norm(blocks, dim=1)
     root = length.sqrt()
-    # A small weight for the new ones: about one per cent of what a network of them alone would have.
-    size = 0.1 * math.sqrt(float(length.mean())) if len(length) else 0.3
-    hidden = torch.cat([blocks / root[:, None], size * fresh.weights])
-    outer = torch.cat([root * (1 - 2 * copy), size * fresh.signs])
+    # The larger a violation, the larger the weight; how large they are together is found below.
+    excess = (fresh.gains - penalty).clamp_min(0)
+    if len(length):
+        size = (excess / excess.max().clamp_min(1e-300)).sqrt() * math.sqrt(float(length.mean()))
+        parts = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3)
+    else:  # all are new
+        size, parts = torch.full_like(excess, 0.3), (1.0,)
+    old = torch.cat([blocks / root[:, None], (root * (1 - 2 * copy))[:, None]], 1)
+    new = size[:, None] * torch.cat([fresh.weights, fresh.signs[:, None]], 1)
     serves = torch.nn.functional.one_hot(torch.cat([output, fresh.outputs]), outputs).to(design)
-    d = hidden.shape[1]
+    d = design.shape[1]
 
     def gradient(x: Tensor) -> tuple[Tensor, Tensor]:
         u, a = x[:, :d], x[:, d]
@@ -399,14 +412,17 @@ def _descended(program: ConvexProgram, point: Tensor, fresh: Neurons, deadline: 
         along = ((inner.mT @ slope) * serves).sum(1)
         return loss + 0.5 * penalty * x.square().sum(), torch.cat([back.mT @ design, along[:, None]], 1) + penalty * x
 
-    x = _minimized(gradient, torch.cat([hidden, outer[:, None]], 1), _DESCENT, deadline)
+    before = float(gradient(torch.cat([old, 0 * new]))[0])
+    starts = [torch.cat([old, part * new]) for part in parts]
+    x = _minimized(gradient, min(starts, key=lambda s: float(gradient(s)[0])), _DESCENT, deadline)
     # The descent makes superfluous neurons small, and zero only in the limit.
     size = torch.linalg.vector_norm(x[:, :d], dim=1) * x[:, d].abs()
     least = float(gradient(x)[0])
+    allowed = min(_PRUNED * abs(least), 0.5 * max(0.0, before - least))
     keep = size > 0
     for part in (1e-4, 1e-3, 1e-2):
         larger = size > part * size.max()
-        if float(gradient(x * larger[:, None])[0]) <= least + _PRUNED * abs(least):
+        if float(gradient(x * larger[:, None])[0]) <= least + allowed:
             keep = larger
     network = TwoLayerReLU(d, max(1, int(keep.sum())), outputs, dtype=design.dtype, device=design.device)
     network.hidden.weight.zero_()
