@@ -24,11 +24,14 @@ __all__ = ["Grown", "Neurons", "find_neurons", "fitting_rho", "grow_patterns"]
 #: Gradients of one local descent, and of one search for neurons.
 _DESCENT = 400
 _SEARCH = 60
+_POLISH = 40
+#: Up to so many columns some searches begin at corners, where d - 1 samples are on the border.
+_CORNERS = 32
 #: By how much the objective may rise, in parts, where small neurons are dropped.
 _PRUNED = 1e-5
-#: Steps of ADMM per round, and up to which size (samples times features times patterns) they are made.
-_STEPS = 25
-_CHEAP = 2_000_000
+#: Steps of ADMM per round at most, and the work in them: steps times samples times features times patterns.
+_STEPS = 200
+_CHEAP = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,10 +124,10 @@ def grow_patterns(
 
     The objective never increases from round to round. The growth ends where no violation above ``tolerance`` is found.
 
-    **What this proves.** A duality gap of the last program is a proof of optimality over its patterns. That ``searches``
-    local searches found no violated constraint is evidence that these patterns are enough, and no proof: the search is
-    a non-convex problem. A constraint that is violated by the factor ``1 + e`` at most would prove, by a dual point
-    scaled by ``1 / (1 + e)``, that the objective is within about ``2 e`` of the optimum over all networks.
+    **What this proves.** A duality gap of the last program is a proof of optimality over its patterns. That
+    ``searches`` local searches found no violated constraint is evidence that these patterns are enough, and no proof:
+    the search is a non-convex problem. If no constraint were violated by more than the factor ``1 + e``, the slope
+    scaled by ``1 / (1 + e)`` would be a dual point that proves the optimum over all networks to be near.
 
     Args:
         program: a program with cones; its patterns are the first ones. They need not be good.
@@ -136,9 +139,9 @@ def grow_patterns(
         searches: local searches per round, >= 1, for each output. Default 128.
         neurons: how many of the neurons found are added in a round, >= 1, for each output. Default 30.
         limit: how many patterns to keep, >= 1; those in use are kept in any case. Default 100.
-        steps: of ADMM per round, >= 0. Default 25 where samples times features times patterns are at most 2e6;
-            above, 0: the local descent then brings more in the same time (on digits, where it was measured), and the
-            convex program is for the caller to solve at the end, for the proof.
+        steps: of ADMM per round, >= 0. Default: 5e7 divided by samples times features times patterns, at most
+            200; where that is below 25, it is 0: the local descent then brings more in the same time (on digits, where
+            it was measured), and the convex program is for the caller to solve at the end, for the proof.
         seconds: begin no round (and no part of one) after this time. Default no limit. What is found then depends on
             the machine.
 
@@ -219,7 +222,8 @@ def _grow(
         slopes = [_slope(program, program.predict(point))]
         turns = steps
         if turns is None:
-            turns = _STEPS if program.design.numel() * len(program.patterns) <= _CHEAP else 0
+            turns = min(_STEPS, _CHEAP // (program.design.numel() * len(program.patterns)))
+            turns = turns if turns >= 25 else 0
         if turns and time.monotonic() < deadline:
             program, point, after, slope = _solved(program, point, after, turns)
             if slope is not None:
@@ -242,9 +246,10 @@ def find_neurons(
     r"""Look for unit vectors ``u`` with a large ``|r' (X u)_+|``, by many local searches at once.
 
     For each sign ``s`` and output, ``|u|^2 / 2 - s r' (X u)_+`` is minimized, whose minimum is minus half the square of
-    the largest gain, from random starts, by L-BFGS on all of them together. A third of the starts is normally
-    distributed; a third as well, but with the mean sample on the border of their cones; the last third are neurons
-    ``near``, disturbed, or differences of samples where none are given.
+    the largest gain, from random starts, by L-BFGS on all of them together and then by subgradients. A third of
+    the starts is normally distributed with the mean sample on the border of the cone; a third are orthogonal to d - 1
+    random samples (above 32 columns: normally distributed); the last third are neurons ``near``, disturbed, or
+    differences of samples where none are given.
 
     Args:
         program: a program with cones; only its design is used.
@@ -276,6 +281,11 @@ def find_neurons(
             third = chosen + 0.5 / math.sqrt(d) * length * normal(count, d)
         else:
             third = design[drawn(n)] - design[drawn(n)]
+        if 1 < d <= _CORNERS:
+            few = torch.rand(count, n, generator=generator, dtype=torch.float64, device=generator.device).to(design)
+            through = design[few.topk(min(d - 1, n), dim=1).indices]
+            corner = torch.linalg.svd(through, full_matrices=True).Vh[:, -1]
+            plain = torch.where((plain * corner).sum(1, keepdim=True) > 0, corner, -corner)
         starts.append(torch.where(kind == 0, across, torch.where(kind == 1, plain, third)))
     u = _unit(torch.cat(starts))
     sign = (1 - 2 * (torch.arange(len(u), device=u.device) % 2)).to(u)
@@ -290,11 +300,28 @@ def find_neurons(
             active = torch.where(inner > 0, weight, 0.0)
             return 0.5 * u.square().sum() - each.sum(), u - active.mT @ design
 
-        u = _unit(_minimized(gradient, u, _SEARCH, math.inf))
+        reached = _minimized(gradient, u, _SEARCH, math.inf)
+        lost = torch.linalg.vector_norm(reached, dim=1, keepdim=True) < 1e-9  # no gain, and so led to zero
+        u = _polished(design, slope[:, output] * sign, torch.where(lost, u, _unit(reached)))
     gains = sign * (slope[:, output] * (design @ u.mT).clamp_min(0)).sum(0)
     # A neuron whose output weight is against the slope lowers the loss.
     order = gains.argsort(descending=True, stable=True)
     return Neurons(u, gains, -sign, output).take(order)
+
+
+def _polished(design: Tensor, weight: Tensor, u: Tensor) -> Tensor:
+    """Unit vectors of larger gain nearby, by subgradients along the sphere with steps that fall geometrically: maxima
+    often lie at kinks, where a line search is stuck."""
+    best, gains = u, torch.full_like(weight[0], -math.inf)
+    for k in range(_POLISH):
+        inner = design @ u.mT
+        reached = (weight * inner.clamp_min(0)).sum(0)
+        better = reached > gains
+        best, gains = torch.where(better[:, None], u, best), torch.where(better, reached, gains)
+        along = torch.where(inner > 0, weight, 0.0).mT @ design
+        along = along - (along * u).sum(1, keepdim=True) * u
+        u = _unit(best if k % 10 == 9 else u + 0.1 * 1e-5 ** (k / (_POLISH - 1)) * _unit(along))
+    return best
 
 
 def _best_search(

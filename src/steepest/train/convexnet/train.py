@@ -18,7 +18,7 @@ from steepest.core.run import Report
 from steepest.core.solver import Solver
 from steepest.train.convexnet.admm import ADMM, PAPER, ADMMState
 from steepest.train.convexnet.admm_rbcd import ADMMRBCD
-from steepest.train.convexnet.certificate import lower_bound
+from steepest.train.convexnet.certificate import into_domain, lower_bound
 from steepest.train.convexnet.grow import find_neurons, fitting_rho, grow_patterns
 from steepest.train.convexnet.interior_point import InteriorPoint
 from steepest.train.convexnet.losses import as_loss, smoothed
@@ -97,7 +97,7 @@ class Trained:
         rounds: rounds of pattern growth that were done.
         violation: the largest violation of a constraint of the dual over *all* patterns that was found at the network,
             in parts of the penalty; ``None`` where none was looked for. A small one is evidence, not a proof, that the
-            patterns are enough.
+            patterns are enough; a large one can also be due to a solution that is not accurate yet.
     """
 
     network: TwoLayerReLU
@@ -226,8 +226,8 @@ def train_convex_relu(
         budget = replace(budget, seconds=max(1e-12, seconds - (time.monotonic() - began)))
     if solver == "admm" and bool(point.any()):
         made = _solver(solver, {"warm_dual": True, "rho": fitting_rho(program, point), **settings})
-    trained = _solve(made, program, point, bias, budget, tolerance, seed, dtype)
-    return replace(trained, rounds=grown.rounds, violation=_violation(program, trained, generator))
+    trained = _solve(made, program, point, bias, budget, tolerance, seed, dtype, generator)
+    return replace(trained, rounds=grown.rounds)
 
 
 def convex_relu_path(
@@ -261,13 +261,13 @@ def default_rounds(gated: bool, solver: Any) -> int:
     return 0 if gated or solver == "scp" or isinstance(solver, SCP) else ROUNDS
 
 
-def _violation(program: ConvexProgram, trained: Trained, generator: torch.Generator) -> float:
-    """The largest violation that a search finds at a trained network, in parts of the penalty."""
-    network, design = trained.network, program.design
-    with torch.no_grad():
-        hidden, output = (layer.weight.to(design) for layer in (network.hidden, network.output))
-        slope = smoothed(program.loss, torch.relu(design @ hidden.mT) @ output.mT, program.target)[1]
-        largest = float(find_neurons(program, slope, 128, generator, hidden).gains[0])
+def _violation(program: ConvexProgram, trained: Trained, slopes: list[Tensor], generator: torch.Generator) -> float:
+    """The largest violation that a search finds at a solution, in parts of the penalty, for the best of the slopes."""
+    hidden = trained.network.hidden.weight.detach().to(program.design)
+    found = [
+        find_neurons(program, into_domain(program.loss, s, program.target), 128, generator, hidden) for s in slopes
+    ]
+    largest = min(float(f.gains[0]) for f in found)
     return max(0.0, largest / program.penalty - 1) if program.penalty else math.inf
 
 
@@ -294,7 +294,10 @@ def _solve(
     tolerance: float,
     seed: int,
     dtype: torch.dtype,
+    generator: torch.Generator | None = None,
 ) -> Trained:
+    """With a generator, the largest violation is looked for."""
+
     def arrived(report: Report) -> bool:
         state = report.state
         reached = min(float(state.value), getattr(state, "network_value", float(state.value)))
@@ -310,7 +313,13 @@ def _solve(
     network = program.network(best, bias=bias).to(dtype)
     bound = max(state.bound, _refined_bound(program, state, blocks))
     reason = Reason.CONVERGED if result.reason is Reason.STOPPED else result.reason
-    return Trained(network, objective, bound, result.steps, reason, program.patterns, blocks)
+    trained = Trained(network, objective, bound, result.steps, reason, program.patterns, blocks)
+    if generator is None:
+        return trained
+    slopes = [smoothed(program.loss, program.predict(best), program.target)[1]]
+    if isinstance(state, ADMMState) and state.fit_dual is not None and result.steps:
+        slopes.append(state.fit_rho * state.fit_dual)
+    return replace(trained, violation=_violation(program, trained, slopes, generator))
 
 
 def _refined_bound(program: ConvexProgram, state: Any, blocks: Tensor) -> float:
