@@ -22,7 +22,7 @@ from steepest.train.convexnet.program import ConvexProgram, own_patterns
 __all__ = ["Grown", "Neurons", "find_neurons", "fitting_rho", "grow_patterns"]
 
 #: Gradients of one local descent, and of one search for neurons.
-_DESCENT = 400
+_DESCENT = 1000
 _SEARCH = 60
 _POLISH = 40
 #: Up to so many columns some searches begin at corners, where d - 1 samples are on the border.
@@ -115,7 +115,7 @@ def grow_patterns(
     used fully yet). A round
 
     1. searches for such neurons (:func:`find_neurons`) at the slope of the present network, and adds up to ``neurons``
-       of them with a small weight (to the zero network, the gates of the program's patterns as well);
+       of them with a small weight (to the zero network, the gates of the program and random ones, ``limit`` in all, as well);
     2. minimizes the non-convex objective of that network from there by L-BFGS, so that its neurons move, across the
        borders of cones as well (losses with kinks are rounded off for that);
     3. solves the convex program over the patterns of the network before and after, those of the neurons found, and
@@ -202,7 +202,7 @@ def _grow(
             break
         fresh = _distinct(program, found, neurons)
         if not bool(point.any()):
-            fresh = _joined(fresh, _of_gates(program, slopes[0]))
+            fresh = _joined(fresh, _of_gates(program, slopes[0], limit, generator))
         moved = _descended(program, point, fresh, deadline)
         used = _used(program, point)
         merged = own_patterns(program.design, moved)
@@ -281,6 +281,7 @@ def find_neurons(
             third = chosen + 0.5 / math.sqrt(d) * length * normal(count, d)
         else:
             third = design[drawn(n)] - design[drawn(n)]
+        third = torch.where((third == 0).all(1, keepdim=True), plain, third)
         if 1 < d <= _CORNERS:
             few = torch.rand(count, n, generator=generator, dtype=torch.float64, device=generator.device).to(design)
             through = design[few.topk(min(d - 1, n), dim=1).indices]
@@ -301,8 +302,10 @@ def find_neurons(
             return 0.5 * u.square().sum() - each.sum(), u - active.mT @ design
 
         reached = _minimized(gradient, u, _SEARCH, math.inf)
-        lost = torch.linalg.vector_norm(reached, dim=1, keepdim=True) < 1e-9  # no gain, and so led to zero
-        u = _polished(design, slope[:, output] * sign, torch.where(lost, u, _unit(reached)))
+        # Small basins are left by the long steps of L-BFGS, so the starts are polished as well.
+        both = [_polished(design, slope[:, output] * sign, v) for v in (u, _unit(reached))]
+        first, second = (sign * (slope[:, output] * (design @ v.mT).clamp_min(0)).sum(0) for v in both)
+        u = torch.where((first >= second)[:, None], *both)
     gains = sign * (slope[:, output] * (design @ u.mT).clamp_min(0)).sum(0)
     # A neuron whose output weight is against the slope lowers the loss.
     order = gains.argsort(descending=True, stable=True)
@@ -396,9 +399,14 @@ def _distinct(program: ConvexProgram, found: Neurons, limit: int) -> Neurons:
     return bad.take(torch.tensor(keep, dtype=torch.long, device=bad.weights.device))
 
 
-def _of_gates(program: ConvexProgram, slope: Tensor) -> Neurons:
-    """The gates of a program as neurons, for each output in turn, with the sign that lowers the objective."""
-    u = _unit(program.patterns.gates)
+def _of_gates(program: ConvexProgram, slope: Tensor, count: int, generator: torch.Generator) -> Neurons:
+    """The gates of a program, and random ones up to ``count``, as neurons for each output in turn, with the sign that
+    lowers the objective."""
+    gates = program.patterns.gates
+    more = torch.randn(
+        (max(0, count - len(gates)), gates.shape[1]), generator=generator, dtype=torch.float64, device=generator.device
+    )
+    u = _unit(torch.cat([gates, more.to(gates)]))
     output = torch.arange(len(u), device=u.device) % slope.shape[1]
     gains = (slope[:, output] * (program.design @ u.mT).clamp_min(0)).sum(0)
     return Neurons(u, gains.abs(), torch.where(gains > 0, -1.0, 1.0).to(u), output)
