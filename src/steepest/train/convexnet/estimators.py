@@ -147,7 +147,7 @@ _ARGUMENTS = """
         random_state: an int, a generator of numpy, or None.
         device: where to compute; default the CPU.
         rounds: of pattern growth, at most, >= 0 (see :func:`~steepest.train.convexnet.train.train_convex_relu`); None,
-            the default, is 5, or 0 where it does not apply (``gated``, ``"scp"``).
+            the default, is 3, or 0 where it does not apply (``gated``, ``"scp"``).
 
     Attributes:
         network_: the trained :class:`~steepest.train.convexnet.network.TwoLayerReLU`, in the dtype of ``X`` (float32 or

@@ -115,7 +115,8 @@ def grow_patterns(
     used fully yet). A round
 
     1. searches for such neurons (:func:`find_neurons`) at the slope of the present network, and adds up to ``neurons``
-       of them with a small weight (to the zero network, the gates of the program and random ones, ``limit`` in all, as well);
+       of them with a small weight (to the zero network, the gates of the program and random ones as well, ``limit`` in
+       all);
     2. minimizes the non-convex objective of that network from there by L-BFGS, so that its neurons move, across the
        borders of cones as well (losses with kinks are rounded off for that);
     3. solves the convex program over the patterns of the network before and after, those of the neurons found, and

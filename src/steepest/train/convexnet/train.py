@@ -70,7 +70,7 @@ CARDS = (_CLASSIFIER, _REGRESSOR)
 _REFINED = 100_000_000
 
 #: Rounds of growth, where the caller leaves it open.
-ROUNDS = 5
+ROUNDS = 3
 
 SOLVERS: dict[str, type[Solver[Any, Any]]] = {
     "admm": ADMM,
@@ -170,7 +170,7 @@ def train_convex_relu(
         seed: of the patterns and of the solver, >= 0.
         patterns: given patterns of the design, in place of sampled ones.
         start: blocks to begin with, as :attr:`Trained.point` of a similar problem with the same patterns.
-        rounds: of growth, at most, >= 0; 0 leaves the patterns as they are. Default 5; where ``patterns`` are given,
+        rounds: of growth, at most, >= 0; 0 leaves the patterns as they are. Default 3; where ``patterns`` are given,
             with ``gated`` and for ``"scp"`` it is 0, and for the last two there is no other choice.
         settings: hyper-parameters of the solver, where it is given by name.
 
