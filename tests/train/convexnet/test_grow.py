@@ -87,7 +87,7 @@ def test_the_optimum_over_all_patterns_is_reached(loss: str, d: int, bias: bool,
     few = program(d=d, bias=bias, outputs=outputs, loss=loss, seed=3)
     everything = enumerate_patterns(few.design)
     optimum = reference.optimum(over(few, everything))
-    grown = grow_patterns(few, generator=generator(), rounds=10, tolerance=1e-4, searches=200)
+    grown = grow_patterns(few, generator=generator(), rounds=10, tolerance=1e-4, searches=200, limit=8)
     honest(grown)
     assert len(grown.patterns) < len(everything)
     # The patterns are right to the accuracy of Clarabel, and the point nearly so.
@@ -135,15 +135,15 @@ def test_a_violated_constraint_is_a_neuron_that_lowers_the_objective() -> None:
 
 
 def test_more_dimensions_than_can_be_enumerated() -> None:
-    few = program(n=60, d=8, penalty=1.0)
-    many = over(few, sample_patterns(few.design, 60, generator()))
+    few = program(n=40, d=6, penalty=1.0)
+    many = over(few, sample_patterns(few.design, 30, generator()))
     random = ADMM().run(many, many.zeros(), budget="400steps", tolerance=1e-3)
     assert random.value is not None
     assert random.stationarity is not None
-    grown = grow_patterns(many, generator=generator(), rounds=6, limit=60)
+    grown = grow_patterns(many, generator=generator(), rounds=3, limit=30)
     honest(grown)
     used = int((grown.point.norm(dim=2) > 0).any(2).any(0).sum())
-    assert used <= len(grown.patterns) <= max(60, used)
+    assert used <= len(grown.patterns) <= max(30, used)
     # Even the proved bound over the random patterns is above.
     assert grown.objective < random.value - random.stationarity
     # Further random patterns gain next to nothing.
@@ -170,12 +170,14 @@ def test_a_network_is_a_start() -> None:
 
 
 def test_equal_seeds_give_equal_growth() -> None:
-    first, second, third = (grow_patterns(program(n=30, d=4), generator=generator(s), rounds=2) for s in (1, 1, 2))
+    first, second, third = (
+        grow_patterns(program(n=20, d=3), generator=generator(s), rounds=1, limit=20) for s in (1, 1, 2)
+    )
     assert torch.equal(first.point, second.point)
     assert torch.equal(first.patterns.active, second.patterns.active)
     assert first.violations == second.violations != third.violations
     x, y = normal(30, 3), torch.sign(normal(30, seed=1))
-    a, b = (train_convex_relu(x, y, penalty=0.5, n_patterns=10, rounds=2, budget="40steps") for _ in range(2))
+    a, b = (train_convex_relu(x, y, penalty=0.5, n_patterns=10, rounds=1, budget="40steps") for _ in range(2))
     assert torch.equal(a.point, b.point)
     assert (a.objective, a.violation) == (b.objective, b.violation)
 

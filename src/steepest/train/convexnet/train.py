@@ -146,7 +146,8 @@ def train_convex_relu(
 
     The optimum is the one over the patterns. Random ones are poor: with few of them in many dimensions it is far above
     that over all patterns. So they are improved in rounds of column generation first
-    (:func:`~steepest.train.convexnet.grow.grow_patterns`). ``bound`` is a proof over the last patterns; that no better
+    (:func:`~steepest.train.convexnet.grow.grow_patterns`); on digits that more than halves the objective, to below that
+    of tuned Adam. ``bound`` is a proof over the last patterns; that no better
     ones were found is evidence only, see ``violation``.
 
     The width comes out of the solution: one neuron for each block that is not zero, at most two per pattern and output.
