@@ -81,7 +81,12 @@ def honest(grown: Grown) -> None:
 
 @pytest.mark.parametrize(
     ("loss", "d", "bias", "outputs"),
-    [*((loss, 1, True, 1) for loss in LOSSES), *((loss, 2, False, 1) for loss in LOSSES), ("logistic", 1, True, 2)],
+    [
+        *((loss, 1, True, 1) for loss in LOSSES),
+        ("squared", 2, False, 1),
+        ("hinge", 2, False, 1),
+        ("logistic", 1, True, 2),
+    ],
 )
 def test_the_optimum_over_all_patterns_is_reached(loss: str, d: int, bias: bool, outputs: int) -> None:
     few = program(d=d, bias=bias, outputs=outputs, loss=loss, seed=3)
@@ -223,7 +228,7 @@ def test_estimators_paths_and_several_outputs() -> None:
     assert model.objective_ < plain.lower_bound_
     gated = ConvexReLUClassifier(gated=True, n_patterns=6, max_iter=20).fit(x.numpy(), y[:, 0].numpy() > 0)
     assert (gated.rounds_, gated.violation_) == (0, None)
-    path = convex_relu_path(x, y, [1e6, 2.0, 0.5], n_patterns=6, budget="50steps", rounds=2)
+    path = convex_relu_path(x, y, [1e6, 2.0, 0.5], n_patterns=6, budget="50steps", rounds=1)
     assert path[1e6].rounds == 0
     assert path[0.5].objective == pytest.approx(model.objective_, rel=0.05)
     assert path[0.5].objective < path[2.0].objective < path[1e6].objective
