@@ -147,7 +147,7 @@ def test_a_budget_that_ends_before_the_first_step_is_honest() -> None:
         assert found.objective == pytest.approx(0.5 * float(y.square().sum()))
         assert 0 <= found.bound < found.objective
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
-        ConvexReLURegressor(max_iter=1).fit(x.numpy(), y.numpy())
+        ConvexReLURegressor(max_iter=1, rounds=0).fit(x.numpy(), y.numpy())
 
 
 def test_bad_input_is_named() -> None:
