@@ -67,7 +67,7 @@ def test_the_trained_network_has_the_optimum_of_cvxpy(loss: str, solver: str) ->
 
 def test_several_outputs_are_one_program_each() -> None:
     x, y = normal(25, 2), normal(25, 3, seed=1)
-    settings = {"penalty": 0.5, "n_patterns": 8, "tolerance": 1e-4, "budget": "1500steps"}
+    settings = {"penalty": 0.5, "n_patterns": 8, "tolerance": 1e-4, "budget": "1500steps", "rounds": 0}
     together = train_convex_relu(x, y, **settings)
     alone = [train_convex_relu(x, y[:, c], **settings).objective for c in range(3)]
     assert together.objective == pytest.approx(sum(alone), rel=1e-2)
@@ -116,7 +116,7 @@ def test_dtypes_are_kept_and_computation_is_in_float64(solver: str) -> None:
 def test_a_path_warms_up_and_agrees_with_cold_starts() -> None:
     x = normal(40, 3)
     y = torch.sign(x[:, 0] * x[:, 1])
-    settings = {"n_patterns": 10, "loss": "squared", "tolerance": 1e-3, "budget": "3000steps"}
+    settings = {"n_patterns": 10, "loss": "squared", "tolerance": 1e-3, "budget": "3000steps", "rounds": 0}
     path = convex_relu_path(x, y, [0.5, 2.0, 1.0, 1e6], **settings)
     assert list(path) == [1e6, 2.0, 1.0, 0.5]
     assert float(path[1e6].network.squared_weights().detach()) == 0.0
@@ -148,7 +148,7 @@ def test_a_budget_that_ends_before_the_first_step_is_honest() -> None:
         assert found.objective == pytest.approx(0.5 * float(y.square().sum()))
         assert 0 <= found.bound < found.objective
     with pytest.warns(ConvergenceWarning, match="max_iter=1"):
-        ConvexReLURegressor(max_iter=1).fit(x.numpy(), y.numpy())
+        ConvexReLURegressor(max_iter=1, rounds=0).fit(x.numpy(), y.numpy())
 
 
 def test_bad_input_is_named() -> None:
@@ -159,6 +159,9 @@ def test_bad_input_is_named() -> None:
         (lambda: train_convex_relu(x, y, solver="adam"), ValueError, "solver must be one of"),
         (lambda: train_convex_relu(x, y, penalty=-1.0), ValueError, "penalty"),
         (lambda: train_convex_relu(x, y, n_patterns=0), ValueError, "n_patterns"),
+        (lambda: train_convex_relu(x, y, rounds=-1), ValueError, "rounds"),
+        (lambda: train_convex_relu(x, y, gated=True, rounds=1), ValueError, "rounds must be 0 with gated"),
+        (lambda: train_convex_relu(x, y, solver="scp", rounds=1), ValueError, "rounds must be 0"),
         (lambda: train_convex_relu(x, y, loss="logistic"), ValueError, "target"),
         (lambda: train_convex_relu(x, y, solver="scp", gated=True), ValueError, "scp"),
         (lambda: train_convex_relu(x, y, solver=ADMM(), rho=2.0), TypeError, "rho"),

@@ -348,9 +348,8 @@ class GroupSparseEnvelope(Regularizer):
     :mod:`steepest.core.envelope`). There the two are equal. With ``k`` the number of groups it is ridge; with ``k = 1``
     half the square of the weighted group norm; with groups of one entry half the square of the k-support norm.
 
-    The groups that remain are shrunk too: weight decay is built in. A minimizer, or one proximal step, may have far more
-    than ``k`` groups unless the weight is so large that they are shrunk hard: prune to ``k`` afterwards where that many
-    are wanted.
+    The groups that remain are shrunk too: weight decay is built in. A minimizer may have far more than ``k`` groups
+    unless the weight is so large that they are shrunk hard: prune to ``k`` afterwards where that many are wanted.
 
     Args:
         weight: :math:`\lambda \ge 0`.

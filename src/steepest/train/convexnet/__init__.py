@@ -5,6 +5,7 @@
 - :class:`ConvexProgram`: the program, over given patterns, with its operators; with or without cones.
 - :class:`ADMM`: for all losses and sizes; the method to start with.
 - :class:`ADMMRBCD`: the same splitting by steps on random blocks, without a factorization.
+- :func:`grow_patterns`: patterns that are looked for, by column generation; :func:`find_neurons`.
 - :class:`SCP`: random hidden neurons and a lasso; :func:`sample_features`, :func:`sampled_program`.
 - :class:`InteriorPoint`: CVXPY and Clarabel, the reference for small problems.
 - :func:`certify`: how far any given network is above the global optimum.
@@ -28,6 +29,7 @@ from steepest.train.convexnet.admm_rbcd import ADMMRBCD
 from steepest.train.convexnet.attacks import adversarial_training, fgsm, pgd
 from steepest.train.convexnet.certificate import LowerBound, lower_bound
 from steepest.train.convexnet.certify import Certificate, certify
+from steepest.train.convexnet.grow import Grown, Neurons, find_neurons, grow_patterns
 from steepest.train.convexnet.interior_point import InteriorPoint
 from steepest.train.convexnet.losses import CallableLoss
 from steepest.train.convexnet.network import (
@@ -74,8 +76,10 @@ __all__ = [
     "ConvexProgram",
     "ConvexReLUClassifier",
     "ConvexReLURegressor",
+    "Grown",
     "InteriorPoint",
     "LowerBound",
+    "Neurons",
     "OutputRange",
     "Patterns",
     "RobustCertificate",
@@ -94,6 +98,8 @@ __all__ = [
     "count_in_general_position",
     "enumerate_patterns",
     "fgsm",
+    "find_neurons",
+    "grow_patterns",
     "lower_bound",
     "merge_patterns",
     "nonconvex_objective",

@@ -10,8 +10,9 @@ from steepest.core.card import MethodCard, Paper
 from steepest.core.ranges import Flag, Integer, Real
 from steepest.core.solver import Solver, State
 from steepest.core.stopping import Stalled
-from steepest.train.convexnet.certificate import lower_bound
+from steepest.train.convexnet.certificate import lower_bound, project_on_cones
 from steepest.train.convexnet.linear import tolerance_at
+from steepest.train.convexnet.losses import smoothed
 from steepest.train.convexnet.program import ConvexProgram
 
 __all__ = ["ADMM", "CARD", "ADMMState", "checked"]
@@ -116,6 +117,8 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
             True.
         check_every: steps between certificates, >= 1. Default 10.
         refine: rounds of cone projections per certificate, >= 0. Default 0: the duals of the iteration alone.
+        warm_dual: begin with the duals that belong to the slope of the loss at the start, in place of zero. It is of
+            use where the start is nearly optimal, and costs a projection of each block on its cone. Default False.
 
     Raises:
         ValueError, TypeError: a hyper-parameter is out of its range.
@@ -133,6 +136,7 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
     adapt: bool = True
     check_every: int = 10
     refine: int = 0
+    warm_dual: bool = False
 
     needs = CARD.needs
     ranges = {
@@ -141,10 +145,11 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
         "adapt": Flag(),
         "check_every": Integer(low=1),
         "refine": Integer(low=0),
+        "warm_dual": Flag(),
     }
 
     def init(self, problem: ConvexProgram, start: Tensor, generator: torch.Generator) -> ADMMState:
-        """The start, moved into the cones; all duals zero."""
+        """The start, moved into the cones; all duals zero, or with ``warm_dual`` those of the slope there."""
         blocks = start.to(problem.design)
         fit, curvature = problem.predict(blocks), problem.loss.curvature
         state = ADMMState(
@@ -158,7 +163,19 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
             fit_rho=0.4 * curvature if math.isfinite(curvature) else self.rho,
             bound=-math.inf,
         )
-        return checked(problem, state, problem.loss.derivative(fit, problem.target), None, self.refine)
+        slope, multipliers = problem.loss.derivative(fit, problem.target), None
+        if self.warm_dual:
+            slope = smoothed(problem.loss, fit, problem.target)[1]
+            # With a slope r and multipliers m of the cones, the conditions of optimality say that
+            # fit_rho mu = r, rho nu = -m and rho lam = -F'r + G'm.
+            scaled = -problem.adjoint(slope)
+            if state.margins is not None:
+                multipliers = torch.zeros_like(state.margins)
+                multipliers, scaled = project_on_cones(problem, scaled, multipliers, problem.penalty)
+                state = replace(state, margins=state.margins - multipliers / self.rho)
+            fit_dual = None if state.fit is None else slope / state.fit_rho
+            state = replace(state, dual=scaled / self.rho, fit_dual=fit_dual)
+        return checked(problem, state, slope, multipliers, self.refine)
 
     def step(self, problem: ConvexProgram, state: ADMMState) -> ADMMState:
         """One round; a certificate where one is due.

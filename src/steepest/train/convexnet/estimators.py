@@ -16,7 +16,7 @@ from steepest.core.ranges import Integer, Real
 from steepest.core.result import Reason
 from steepest.train.convexnet.losses import as_loss
 from steepest.train.convexnet.robust import RobustFit, train_robust_convex_relu
-from steepest.train.convexnet.train import train_convex_relu
+from steepest.train.convexnet.train import default_rounds, train_convex_relu
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
@@ -45,6 +45,7 @@ class _ConvexReLU(BaseEstimator):
         tol: float = 1e-2,
         random_state: Any = None,
         device: Any = None,
+        rounds: int | None = None,
     ) -> None:
         self.solver = solver
         self.loss = loss
@@ -58,6 +59,7 @@ class _ConvexReLU(BaseEstimator):
         self.tol = tol
         self.random_state = random_state
         self.device = device
+        self.rounds = rounds
 
     def _train(self, features: np.ndarray, target: np.ndarray, start: Any = None) -> None:
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -80,6 +82,7 @@ class _ConvexReLU(BaseEstimator):
             seed=seed,
             patterns=None if start is None else start.patterns,
             start=None if start is None else start.point,
+            rounds=default_rounds(self.gated, self.solver) if self.rounds is None else self.rounds,
         )
         if trained.reason is Reason.BUDGET and trained.relative_gap > self.tol and self.solver != "interior-point":
             warnings.warn(
@@ -92,6 +95,7 @@ class _ConvexReLU(BaseEstimator):
         self.network_ = trained.network
         self.objective_, self.lower_bound_, self.gap_ = trained.objective, trained.bound, trained.gap
         self.n_iter_ = max(1, trained.steps)
+        self.rounds_, self.violation_ = trained.rounds, trained.violation
 
     def _train_robust(self, features: np.ndarray, target: np.ndarray, seed: int, start: RobustFit | None) -> None:
         if target.size != len(target):
@@ -141,7 +145,8 @@ class _ConvexReLU(BaseEstimator):
         return found.astype(data.dtype, copy=False)
 
     def path(self, X: Any, y: Any, penalties: Iterable[float]) -> dict[float, Any]:
-        """Fitted copies for several penalties over the same patterns, from the largest down, each from the one before.
+        """Fitted copies for several penalties, from the largest down, each from the patterns and the point of the one
+        before.
 
         Args:
             X, y: as in ``fit``.
@@ -191,6 +196,8 @@ _ARGUMENTS = """
         tol: relative duality gap at which to end, >= 0. Default 1e-2.
         random_state: an int, a generator of numpy, or None.
         device: where to compute; default the CPU.
+        rounds: of pattern growth, at most, >= 0 (see :func:`~steepest.train.convexnet.train.train_convex_relu`); None,
+            the default, is 3, or 0 where it does not apply (``gated``, ``"scp"``).
 
     Attributes:
         network_: the trained :class:`~steepest.train.convexnet.network.TwoLayerReLU`, in the dtype of ``X`` (float32 or
@@ -199,6 +206,9 @@ _ARGUMENTS = """
         lower_bound_: a proved lower bound on the optimum over the patterns.
         gap_: ``objective_ - lower_bound_``, at least 0.
         n_iter_: steps of the solver.
+        rounds_: rounds of pattern growth.
+        violation_: the largest violation of a dual constraint over all patterns that was found, in parts of the
+            penalty; None where none was looked for.
 """
 
 
@@ -227,6 +237,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         tol: float = 1e-2,
         random_state: Any = None,
         device: Any = None,
+        rounds: int | None = None,
     ) -> None:
         super().__init__(
             solver=solver,
@@ -241,6 +252,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
             tol=tol,
             random_state=random_state,
             device=device,
+            rounds=rounds,
         )
 
     def _fit(self, X: Any, y: Any, start: Any) -> "ConvexReLUClassifier":

@@ -12,6 +12,9 @@ from steepest.core.losses import Loss, loss_of
 
 __all__ = ["CallableLoss", "as_loss"]
 
+#: How wide the kinks of a loss that is not smooth are rounded off, in parts of the mean size of the targets.
+_ROUNDED = 0.05
+
 
 @dataclass(frozen=True)
 class CallableLoss(Loss):
@@ -124,6 +127,22 @@ def _probe(loss: CallableLoss, target: Tensor) -> None:
 def sum_of(loss: Loss, prediction: Tensor, target: Tensor) -> Tensor:
     """The loss summed over samples and outputs: the convention of this room."""
     return loss.value(prediction, target).sum()
+
+
+def has_kinks(loss: Loss) -> bool:
+    """Whether the loss is not smooth. A function is taken for smooth."""
+    return not (math.isfinite(loss.curvature) or isinstance(loss, CallableLoss))
+
+
+def smoothed(loss: Loss, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss (summed) and its slope; of a loss with kinks, those of its Moreau envelope, whose slope is a
+    subgradient of the loss at a prediction nearby."""
+    if not has_kinks(loss):
+        return loss.value(prediction, target).sum(), loss.derivative(prediction, target)
+    width = _ROUNDED * float(target.abs().mean().clamp_min(1e-12))
+    near = loss.prox(prediction, width, target)
+    slope = (prediction - near) / width
+    return loss.value(near, target).sum() + 0.5 * width * slope.square().sum(), slope
 
 
 def lower_bound(loss: Loss, target: Tensor) -> Tensor:

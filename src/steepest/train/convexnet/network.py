@@ -164,7 +164,8 @@ def recover_gated(v: Tensor, gates: Tensor, *, bias: bool = False) -> TwoLayerGa
     top = values.max() if values.numel() else values.new_zeros(())
     pattern, rank = torch.nonzero(values > torch.finfo(v.dtype).eps * top, as_tuple=True)
     keep = pattern if len(pattern) else pattern.new_zeros(1)
-    network = TwoLayerGatedReLU(gates.to(v)[keep], v.shape[2], bias=bias)
+    with torch.random.fork_rng(devices=[]):  # its first weights are random, and overwritten
+        network = TwoLayerGatedReLU(gates.to(v)[keep], v.shape[2], bias=bias)
     with torch.no_grad():
         network.hidden.weight.zero_()
         network.output.weight.zero_()

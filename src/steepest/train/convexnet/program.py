@@ -296,7 +296,8 @@ class ConvexProgram(Problem):
             return recover_gated(point[0], self.patterns.gates, bias=bias)
         # Each neuron serves one output: split the outputs, then put the networks side by side.
         parts = [recover_gated(point[0, :, :, c], self.patterns.gates, bias=bias) for c in range(point.shape[3])]
-        network = TwoLayerGatedReLU(torch.cat([part.gates for part in parts]), len(parts), bias=bias)
+        with torch.random.fork_rng(devices=[]):  # its first weights are random, and overwritten
+            network = TwoLayerGatedReLU(torch.cat([part.gates for part in parts]), len(parts), bias=bias)
         with torch.no_grad():
             network.hidden.weight.copy_(torch.cat([part.hidden.weight for part in parts]))
             network.output.weight.copy_(torch.block_diag(*[part.output.weight for part in parts]))

@@ -85,9 +85,10 @@ def sampled_network(neurons: Tensor, output: Tensor, *, bias: bool = False) -> T
     """
     neuron, place = torch.nonzero(output, as_tuple=True)
     width = max(1, len(neuron))
-    network = TwoLayerReLU(
-        neurons.shape[1] - bias, width, output.shape[1], bias=bias, dtype=neurons.dtype, device=neurons.device
-    )
+    with torch.random.fork_rng(devices=[]):  # its first weights are random, and overwritten
+        network = TwoLayerReLU(
+            neurons.shape[1] - bias, width, output.shape[1], bias=bias, dtype=neurons.dtype, device=neurons.device
+        )
     with torch.no_grad():
         network.hidden.weight.zero_()
         network.output.weight.zero_()
