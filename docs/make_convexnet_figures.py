@@ -22,6 +22,7 @@ from steepest.train.convexnet import (
     TwoLayerReLU,
     certified_accuracy,
     certified_radius,
+    grow_patterns,
     nonconvex_objective,
     sample_patterns,
     train_convex_relu,
@@ -32,7 +33,9 @@ from steepest.train.convexnet import (
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-INK = {"ADMM": "#3f51b5", "Adam": "#e65100", "SGD": "#2e7d32"}
+INK = {"convex": "#3f51b5", "Adam": "#e65100", "L-BFGS": "#2e7d32"}
+History = list[tuple[float, float, float]]
+Measured = Callable[[TwoLayerReLU], tuple[float, float]]
 
 
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -49,24 +52,24 @@ def accuracy(network: torch.nn.Module, features: Tensor, signs: Tensor) -> float
         return float((torch.sign(network(features)[:, 0]) == signs).double().mean())
 
 
-def trained(
-    make: Callable[[Any], torch.optim.Optimizer],
-    width: int,
-    penalty: float,
-    epochs: int,
-    seed: int,
-    data: tuple[Tensor, Tensor, Tensor, Tensor],
-) -> list[tuple[float, float, float]]:
-    """Seconds, objective and test accuracy after every epoch of minibatches of 32."""
-    train, test, signs, test_signs = data
+def network_of(width: int, inputs: int, seed: int) -> TwoLayerReLU:
+    """A fresh network."""
     torch.manual_seed(seed)
-    network = TwoLayerReLU(train.shape[1], width, bias=True, dtype=torch.float64)
+    network = TwoLayerReLU(inputs, width, bias=True, dtype=torch.float64)
     for layer in (network.hidden, network.output):
         torch.nn.init.kaiming_normal_(layer.weight)
     network.output.weight.data *= 0.3
-    optimizer = make(network.parameters())
+    return network
+
+
+def adam(
+    lr: float, width: int, penalty: float, epochs: int, seed: int, train: Tensor, signs: Tensor, measured: Measured
+) -> History:
+    """Seconds, objective and test accuracy after every epoch of minibatches of 32; the rate falls to 0 as a cosine."""
+    network, generator = network_of(width, train.shape[1], seed), torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     history, seconds = [], 0.0
-    generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         begun = time.perf_counter()
         for batch in torch.randperm(len(train), generator=generator).split(32):
@@ -75,57 +78,87 @@ def trained(
             optimizer.zero_grad()
             (loss + 0.5 * penalty * weights).backward()
             optimizer.step()
+        schedule.step()
         seconds += time.perf_counter() - begun
-        with torch.no_grad():
-            objective = float(nonconvex_objective(network, train, signs, "squared", penalty))
-        history.append((seconds, objective, accuracy(network, test, test_signs)))
+        history.append((seconds, *measured(network)))
     return history
 
 
-def convergence(out: Path, epochs: int, steps: int, seeds: int) -> None:
-    """Objective over seconds and test accuracy over iterations: ADMM against SGD and Adam of the same width."""
-    data = digits()
-    train, test, signs, test_signs = data
-    penalty, patterns = 5.0, 60
-    design = with_bias(train)
-    gates = sample_patterns(design, patterns, torch.Generator().manual_seed(0))
-    program = ConvexProgram(design, signs, gates, penalty=penalty)
-    convex: list[tuple[float, float, float]] = []
+def lbfgs(
+    width: int, penalty: float, calls: int, seed: int, train: Tensor, signs: Tensor, measured: Measured
+) -> History:
+    """The same with full batches, after every 20 iterations."""
+    network = network_of(width, train.shape[1], seed)
+    optimizer = torch.optim.LBFGS(network.parameters(), max_iter=20, line_search_fn="strong_wolfe", history_size=20)
 
-    def look(report: Any) -> None:
-        network = program.network(report.state.blocks, bias=True)
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        objective = nonconvex_objective(network, train, signs, "squared", penalty)
+        objective.backward()
+        return objective
+
+    history, seconds = [], 0.0
+    for _ in range(calls):
+        begun = time.perf_counter()
+        optimizer.step(closure)
+        seconds += time.perf_counter() - begun
+        history.append((seconds, *measured(network)))
+    return history
+
+
+def convergence(out: Path, epochs: int, rounds: int, seeds: int) -> None:
+    """Objective over seconds: convex programs over patterns that are looked for, against Adam and L-BFGS."""
+    train, test, signs, test_signs = digits()
+    penalty, width = 5.0, 100
+    design = with_bias(train)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
+
+    def measured(network: TwoLayerReLU) -> tuple[float, float]:
         with torch.no_grad():
             objective = float(nonconvex_objective(network, train, signs, "squared", penalty))
-        convex.append((report.seconds, objective, accuracy(network, test, test_signs)))
+        return objective, accuracy(network, test, test_signs)
 
-    result = ADMM().run(program, program.zeros(), budget=f"{steps}steps", callbacks=[look])
-    width = program.network(result.state.blocks).width
-    # The learning rates are the best of this grid by the objective after the last epoch, with seed 100.
-    rivals: dict[str, Callable[[float], Callable[[Any], torch.optim.Optimizer]]] = {
-        "SGD": lambda lr: lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9),
-        "Adam": lambda lr: lambda p: torch.optim.Adam(p, lr=lr),
+    # Learning rates: the best of this grid by the last objective, with seed 100.
+    score = {
+        lr: adam(lr, width, penalty, epochs, 100, train, signs, measured)[-1][1] for lr in (1e-3, 3e-3, 1e-2, 3e-2)
     }
-    grids = {"SGD": (3e-7, 1e-6, 3e-6, 1e-5, 3e-5), "Adam": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
-    for name, make in rivals.items():
-        score = {lr: trained(make(lr), width, penalty, epochs, 100, data)[-1][1] for lr in grids[name]}
-        rate = min(score, key=lambda lr: score[lr] if np.isfinite(score[lr]) else np.inf)
-        print(name, "best learning rate", rate, {k: round(v, 2) for k, v in score.items()})
-        for seed in range(seeds):
-            history = trained(make(rate), width, penalty, epochs, seed, data)
-            label = f"{name} ({seeds} seeds)" if seed == 0 else None
+    rate = min(score, key=lambda lr: score[lr])
+    print("Adam: best learning rate", rate, {lr: round(value, 2) for lr, value in score.items()})
+    for seed in range(seeds):
+        for name, history in (
+            ("Adam", adam(rate, width, penalty, epochs, seed, train, signs, measured)),
+            ("L-BFGS", lbfgs(width, penalty, epochs // 4, seed, train, signs, measured)),
+        ):
+            label = f"{name}, {width} neurons ({seeds} seeds)" if seed == 0 else None
             left.plot([h[0] for h in history], [h[1] for h in history], color=INK[name], alpha=0.6, lw=1, label=label)
-            right.plot(range(1, epochs + 1), [h[2] for h in history], color=INK[name], alpha=0.6, lw=1)
-    left.plot([h[0] for h in convex], [h[1] for h in convex], color=INK["ADMM"], lw=2, label="convex (ADMM)")
-    left.axhline(result.state.bound, color="k", lw=1, ls=":", label="proved lower bound (over the patterns)")
-    right.plot(range(1, len(convex) + 1), [h[2] for h in convex], color=INK["ADMM"], lw=2)
+            print(name, seed, history[-1])
+    for seed in range(seeds):
+        gates = sample_patterns(design, 50, torch.Generator().manual_seed(seed))
+        program = ConvexProgram(design, signs, gates, penalty=penalty)
+        history, grown, spent = [], None, 0.0
+        for _ in range(rounds):
+            begun = time.perf_counter()
+            start = None if grown is None else grown.point
+            program = program if grown is None else grown.program
+            grown = grow_patterns(program, start, generator=torch.Generator().manual_seed(seed), rounds=1)
+            spent += time.perf_counter() - begun
+            history.append((spent, *measured(grown.program.network(grown.point, bias=True))))
+        label = f"convex, patterns looked for ({seeds} seeds)" if seed == 0 else None
+        seconds, objectives = [h[0] for h in history], [h[1] for h in history]
+        left.plot(seconds, objectives, color=INK["convex"], lw=1.5, marker="o", ms=3, label=label)
+        right.plot(range(1, rounds + 1), objectives, color=INK["convex"], lw=1.5, marker="o", ms=3)
+        print("convex", seed, history[-1])
+    fixed = train_convex_relu(train, signs, penalty=penalty, n_patterns=50, rounds=0)
+    best = train_convex_relu(train, signs, penalty=penalty, n_patterns=50)
+    print("random patterns", fixed.objective, fixed.bound, "grown", best.objective, best.bound, best.violation)
+    right.axhline(best.bound, color="k", ls=":", lw=1, label="proved: no network of its patterns is below")
+    left.axhline(fixed.objective, color="gray", ls="--", lw=1, label="convex, 50 random patterns")
     left.set(xscale="log", yscale="log", xlabel="seconds (one core)", ylabel="objective of the network")
-    right.set(xlim=(0, epochs), xlabel="iterations (ADMM) or epochs", ylabel="test accuracy", ylim=(0.75, 1.0))
-    left.legend(frameon=False, fontsize=8)
-    figure.suptitle(f"Even against odd digits, {len(train)} samples, {width} neurons", fontsize=11)
+    right.set(xlabel="rounds", ylabel="objective of the network", xticks=range(1, rounds + 1))
+    for axis in (left, right):
+        axis.legend(frameon=False, fontsize=8)
+    figure.suptitle(f"Even against odd digits, {len(train)} samples", fontsize=11)
     figure.savefig(out / "convexnet-convergence.svg")
-    last = convex[-1]
-    print(f"ADMM: {last[0]:.1f} s, objective {last[1]:.3f}, bound {result.state.bound:.3f}, accuracy {last[2]:.3f}")
 
 
 def plane(axis: Any, network: torch.nn.Module, features: Tensor, signs: Tensor, title: str) -> None:
@@ -179,7 +212,7 @@ def patterns(out: Path, draws: int) -> None:
             values.append(
                 ADMM().run(program, program.zeros(), budget="1500steps", tolerance=1e-2 * small).measures.value
             )
-        axis.plot(counts, values, marker="o", ms=3, lw=1, color=INK["ADMM"], alpha=0.6)
+        axis.plot(counts, values, marker="o", ms=3, lw=1, color=INK["convex"], alpha=0.6)
     axis.set(
         xscale="log", xlabel="patterns", ylabel="optimum of the convex program", title="400 digits, nested samples"
     )
@@ -198,7 +231,7 @@ def main() -> None:
     if options.only in (None, "patterns"):
         patterns(options.out, 5)
     if options.only in (None, "convergence"):
-        convergence(options.out, epochs=60, steps=200, seeds=5)
+        convergence(options.out, epochs=100, rounds=6, seeds=3)
 
 
 if __name__ == "__main__":
