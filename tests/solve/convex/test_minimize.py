@@ -51,6 +51,8 @@ def test_a_lasso_from_zero() -> None:
     result = steepest.minimize(LinearModel(design, target, regularizer=L1(0.2)), tolerance=1e-12)
     assert result.success
     assert result.method.startswith("WorkingSetNewton: ")
+    sparse = steepest.minimize(LinearModel(design.to_sparse_csr(), target, regularizer=L1(0.2)), tolerance=1e-12)
+    torch.testing.assert_close(sparse.solution, result.solution, rtol=0, atol=1e-10)
     theirs = Lasso(alpha=0.2, fit_intercept=False, tol=1e-14).fit(design.numpy(), target.numpy()).coef_
     torch.testing.assert_close(result.solution, torch.from_numpy(theirs), rtol=0, atol=1e-6)
 

@@ -43,7 +43,7 @@ def measure(smoke: bool, rounds: int, progress: Callable[[str], None]) -> tuple[
 
 def _contest(name: str, design: Tensor, target: Tensor, part: float, rounds: int) -> list[Outcome]:
     judge_view = LinearModel(design, target, "logistic", SquaredL2(1.0), scale="sum").as_smooth()
-    zero = design.new_zeros(design.shape[1])
+    zero = target.new_zeros(design.shape[1])
     scale = float(judge_view.gradient(zero).norm())
     linear: Any = importlib.import_module("sklearn.linear_model")
     theirs, labels = _array(design), target.numpy()

@@ -49,7 +49,7 @@ def _contest(kind: str, name: str, design: Tensor, target: Tensor, part: float, 
     weight = part * float((slope.reshape(-1, GROUP).norm(dim=1) if kind == "group lasso" else slope).max())
     regularizer: Regularizer = GroupL2(weight, GROUP) if kind == "group lasso" else L1(weight)
     judge_model = LinearModel(design, target, loss, regularizer)
-    start = design.new_zeros(design.shape[1])
+    start = target.new_zeros(design.shape[1])
     zero = float(judge_model.value(start))
 
     def ours(tolerance: float) -> Tensor:

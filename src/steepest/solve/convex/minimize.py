@@ -124,7 +124,7 @@ def minimize(
     if start is None:
         if not isinstance(problem, LinearModel):
             raise ValueError(f"start must be given for a {type(problem).__name__}")
-        start = problem.design.new_zeros(problem.design.shape[1], *problem.target.shape[1:])
+        start = problem.target.new_zeros(problem.design.shape[1], *problem.target.shape[1:])
     problem.check_start(start)
     if method is None:
         solver, problem, reason = choose(problem, start)
