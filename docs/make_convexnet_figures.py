@@ -193,7 +193,7 @@ def pictures(out: Path) -> None:
             side = min(size, radius)
             corner = (point[0] - side, point[1] - side)
             axis.add_patch(plt.Rectangle(corner, 2 * side, 2 * side, fill=False, lw=0.5, color="k", alpha=0.5))
-    figure.savefig(out / "convexnet-plane.svg")
+    figure.savefig(out / "convexnet-plane.png", dpi=110)  # the filled contours would make a large SVG
 
 
 def patterns(out: Path, draws: int) -> None:
@@ -229,7 +229,7 @@ def main() -> None:
     if options.only in (None, "plane"):
         pictures(options.out)
     if options.only in (None, "patterns"):
-        patterns(options.out, 5)
+        patterns(options.out, 3)
     if options.only in (None, "convergence"):
         convergence(options.out, epochs=100, rounds=6, seeds=3)
 

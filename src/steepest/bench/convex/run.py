@@ -67,6 +67,8 @@ def run(
         if "lazy" in wanted:
             tables["factorizations"], kept = lazy.measure(smoke, rounds, progress)
             promises = promises + kept
+    for promise in promises:
+        progress(f"{promise.text}: {promise.figure}")
     if smoke:  # times of milliseconds are overhead: they say nothing about what was promised
         promises = [replace(promise, met=None) for promise in promises]
     versions = {"python": platform.python_version(), "torch": torch.__version__}
