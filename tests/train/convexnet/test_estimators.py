@@ -39,7 +39,10 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
-    [ConvexReLUClassifier(n_patterns=20, max_iter=60), ConvexReLURegressor(n_patterns=20, max_iter=60)],
+    [
+        ConvexReLUClassifier(n_patterns=20, max_iter=60, rounds=0),
+        ConvexReLURegressor(n_patterns=20, max_iter=60, rounds=0),
+    ],
     ids=lambda e: type(e).__name__,
 )
 def test_scikit_learns_checks(estimator: object) -> None:
