@@ -53,7 +53,7 @@ def test_the_committed_evidence_follows_from_its_figures(name: str) -> None:
     assert evidence.rule == claim.rule, "the rule has changed since: run the claim again"
     judgement = claim.decide(evidence.figures)
     assert (judgement.verdict, judgement.sentence) == (evidence.verdict, evidence.sentence)
-    assert len(evidence.seeds) == evidence.figures["seeds"] >= 3
+    assert len(evidence.seeds) >= evidence.figures["seeds"] >= 3  # the figure is the fewest that any part has
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", evidence.date)
     assert {"steepest", "torch", "python"} <= set(evidence.versions)
     assert evidence.budgets

@@ -96,7 +96,7 @@ def test_labels_in_every_usual_coding_give_one_model() -> None:
     sign = x[:, 0] * x[:, 1] > 0
     found = []
     for y in (sign, sign.astype(int), 2 * sign.astype(int) - 1, np.where(sign, "yes", "no"), sign.astype(float)):
-        model = ConvexReLUClassifier(random_state=1, max_iter=30, n_patterns=10).fit(x, y)
+        model = ConvexReLUClassifier(random_state=1, max_iter=30, n_patterns=10, rounds=0).fit(x, y)
         assert set(model.predict(x)) <= set(y)
         found.append(model.decision_function(x))
     assert all(np.array_equal(found[0], other) for other in found[1:])
@@ -105,14 +105,14 @@ def test_labels_in_every_usual_coding_give_one_model() -> None:
 @pytest.mark.parametrize("solver", ["admm", "admm-rbcd", "scp", "interior-point"])
 def test_dtypes_are_kept_and_computation_is_in_float64(solver: str) -> None:
     x, y = normal(20, 2).float(), normal(20, seed=1)
-    narrow = train_convex_relu(x, y, solver=solver, n_patterns=6, penalty=0.5, budget="30steps")
-    wide = train_convex_relu(x.double(), y, solver=solver, n_patterns=6, penalty=0.5, budget="30steps")
+    narrow = train_convex_relu(x, y, solver=solver, n_patterns=6, penalty=0.5, budget="30steps", rounds=0)
+    wide = train_convex_relu(x.double(), y, solver=solver, n_patterns=6, penalty=0.5, budget="30steps", rounds=0)
     assert narrow.network(x).dtype == torch.float32
     assert wide.network(x.double()).dtype == torch.float64
     assert narrow.objective == pytest.approx(wide.objective, rel=1e-9)
-    integers = train_convex_relu((10 * x).long(), y, solver=solver, n_patterns=6, budget="5steps")
+    integers = train_convex_relu((10 * x).long(), y, solver=solver, n_patterns=6, budget="5steps", rounds=0)
     assert integers.network.hidden.weight.dtype == torch.float32
-    model = ConvexReLURegressor(solver=solver, n_patterns=5, max_iter=5).fit(x.numpy(), y.numpy())
+    model = ConvexReLURegressor(solver=solver, n_patterns=5, max_iter=5, rounds=0).fit(x.numpy(), y.numpy())
     assert model.predict(x.numpy()).dtype == np.float32
 
 
@@ -136,11 +136,13 @@ def test_a_path_warms_up_and_agrees_with_cold_starts() -> None:
 
 def test_any_convex_loss_and_a_warning_for_one_that_is_not() -> None:
     x, y = normal(15, 2), normal(15, seed=1)
-    quartic = train_convex_relu(x, y, loss=lambda z, t: (z - t) ** 4, n_patterns=5, budget="60steps")
+    quartic = train_convex_relu(x, y, loss=lambda z, t: (z - t) ** 4, n_patterns=5, budget="60steps", rounds=0)
     assert quartic.objective < float((y**4).sum())
     assert quartic.gap <= quartic.objective
     with pytest.warns(UserWarning, match="not convex"):
-        train_convex_relu(x, y, loss=lambda z, t: 1 - torch.exp(-((z - t) ** 2)), n_patterns=5, budget="2steps")
+        train_convex_relu(
+            x, y, loss=lambda z, t: 1 - torch.exp(-((z - t) ** 2)), n_patterns=5, budget="2steps", rounds=0
+        )
 
 
 def test_a_budget_that_ends_before_the_first_step_is_honest() -> None:
