@@ -20,7 +20,7 @@ from steepest.core import checkpoint as files
 from steepest.core.budget import Budget
 
 #: Kills per solver, and steps of each run (fewer where the solver ends by itself).
-KILLS, STEPS = 3, 15
+KILLS, STEPS = 2, 12
 
 
 @pytest.fixture(scope="module")
