@@ -89,6 +89,11 @@ def test_killed_between_outcome_and_end_is_run_again(opened):
     store.storage.set_trial_user_attr(trial, "outcome", {"curve": []})
     store.mine.clear()
     assert [s.outcome for s in store.read(study)] == [None]
+    assert store.release_dead(study) == 1
+    assert [s.outcome for s in store.read(study)] == [None]
+    again = claim(store, study, Mark(0))
+    store.finish(again, DONE)
+    assert [s.outcome for s in store.read(study)] == [None, DONE]
 
 
 def test_result_of_a_trial_that_was_taken_away_is_not_stored(opened):

@@ -42,7 +42,8 @@ def finished(out):
     found = []
     for name in optuna.get_all_study_names(storage):
         for t in optuna.load_study(study_name=name, storage=storage).trials:
-            if "outcome" in t.user_attrs and t.state.is_finished():
+            # One that was killed between its outcome and its end has both, and is run again.
+            if "outcome" in t.user_attrs and t.state.is_finished() and t.user_attrs["status"] != "interrupted":
                 place = (t.user_attrs["slot"], t.user_attrs.get("seed"))
                 found.append((name, place, sorted(t.params.items()), t.user_attrs["status"], t.value))
     return sorted(found, key=repr)

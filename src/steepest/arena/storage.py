@@ -173,7 +173,9 @@ class Store:
                 continue
             mark = Mark(t.user_attrs["slot"], t.user_attrs.get("seed"))
             data = t.user_attrs.get("outcome")
-            outcome = _unpack(data) if data is not None and t.state.is_finished() else None
+            # One that was killed between its outcome and its end has both, and is run again.
+            ended = t.state.is_finished() and t.user_attrs.get("status") != "interrupted"
+            outcome = _unpack(data) if data is not None and ended else None
             found.append(Stored(t._trial_id, mark, t.params, t.state == TrialState.RUNNING, outcome))
         return found
 
