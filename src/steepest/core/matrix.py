@@ -1,4 +1,4 @@
-"""Matrices as data: rows of a sparse one, and the spectral norm."""
+"""Matrices as data, dense or CSR: rows, transposes, Gram matrices, norms."""
 
 import numpy as np
 import torch
@@ -97,10 +97,11 @@ def squared_norm(matrix: Tensor) -> float:
         result: np.ndarray = (m @ vector).double().cpu().numpy()
         return result
 
+    back = transposed(matrix)
     operator = LinearOperator(
         tuple(matrix.shape),
         matvec=lambda v: product(matrix, v),
-        rmatvec=lambda v: product(matrix.mT, v),
+        rmatvec=lambda v: product(back, v),
         dtype=np.float64,
     )
     top = float(svds(operator, k=1, return_singular_vectors=False, random_state=0)[0])

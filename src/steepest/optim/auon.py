@@ -46,7 +46,7 @@ class AuON(RuleOptimizer):
         momentum: :math:`\mu` in [0, 1).
         weight_decay: decoupled weight decay :math:`\lambda \ge 0`, multiplied by the learning rate; for both rules.
         gamma: scale inside the hyperbolic cosine, :math:`\ge 0`; the paper's equations have none, that is 1, the
-            authors' code 1.5. Above 88 float32 may overflow.
+            authors' code 1.5. Above 44 float32 may overflow.
         mode: ``"paper"``: as above. ``"code"``: what the authors' repository runs,
             :math:`U = \tilde M / (R + 10^{-8})` without the shape factor, which is SGD with momentum, up to
             :math:`\gamma^2/N`; it needs other learning rates.
@@ -232,7 +232,7 @@ def _small(gamma: float | Tensor) -> bool:
 def _cosh(y: Tensor) -> Tensor:
     """The hyperbolic cosine of numbers up to 2 by its Taylor series, to the last digit of float64.
 
-    Compiled, a third of the time of the library function, which is as much as all the rest of the step.
+    Compiled, it takes twelve fused operations, where the library's way takes an exponential and a division.
     """
     square = y * y
     result = square * COSH[-1]

@@ -93,22 +93,27 @@ def _against_clarabel(smoke: bool) -> tuple[Table, list[Promise]]:
         exact = InteriorPoint().run(problem, problem.zeros(), budget="1steps")
     theirs = time.perf_counter() - begun
     optimum = float(exact.measures.value or 0.0)
+    begun = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):  # asked for no more than the others
+        InteriorPoint(accuracy=TARGET).run(problem, problem.zeros(), budget="1steps")
+    rough = time.perf_counter() - begun
     seconds, value, steps = _reached(problem, (1 + TARGET) * optimum, 3000)
     row = {
         "n": n,
         "d": d,
         "P": patterns,
         "Clarabel s": theirs,
+        "to 1 %": rough,
         "optimum": optimum,
         "ADMM s": seconds,
         "ADMM steps": steps,
         "its objective": value,
-        "times sooner": theirs / seconds,
+        "times sooner": min(theirs, rough) / seconds,
     }
     text = "ADMM: within 1 % of Clarabel's optimum at least 10x sooner than CVXPY + Clarabel"
-    return [row], [
-        Promise(text, f"{theirs / seconds:.0f} times ({seconds:.2g} s, {theirs:.3g} s)", theirs >= 10 * seconds)
-    ]
+    best = min(theirs, rough)
+    figure = f"{best / seconds:.1f} times ({seconds:.2g} s; Clarabel {rough:.3g} s to 1 %, {theirs:.3g} s to 1e-9)"
+    return [row], [Promise(text, figure, best >= 10 * seconds)]
 
 
 def per_step(problem: ConvexProgram, steps: int = 10) -> tuple[float, float]:

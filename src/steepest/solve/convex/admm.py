@@ -69,10 +69,8 @@ class ADMM(Solver[SplitProblem, ADMMState]):
         u_{k+1} = u_k + h + B z_{k+1} - c
 
     with ``r`` the ``penalty`` and ``y = r u`` the multipliers. In the first ``balance_steps`` steps the penalty follows
-    the
-    residuals: where one is more than ``balance`` times the other, ``r`` is multiplied or divided by 2, and ``u`` is
-        divided
-    or multiplied by it, so that ``y`` stays.
+    the residuals: where one is more than ``balance`` times the other, ``r`` is multiplied or divided by 2, and ``u`` is
+    divided or multiplied by it, so that ``y`` stays.
 
     Feasibility is the norm of the primal residual ``A x + B z - c``. Stationarity is the norm of the dual residual
     ``r A'(u_{k+1} - u_k - A x_{k+1} - B z_k + c)``, which is the distance of ``-A'y`` from a subgradient of ``f`` at
