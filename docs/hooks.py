@@ -24,6 +24,7 @@ ROOMS = {
     "optim": "optimizers for training, drop-in for `torch.optim`",
     "solve": "solvers for problem classes other than training a network",
     "train": "ways of training that wrap a whole model",
+    "analyze": "instruments that explain a run",
     "data": "data sets and their loaders",
     "catalogue": "finding methods by name",
     "bench": "step-time benchmarks",

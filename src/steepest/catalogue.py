@@ -10,7 +10,16 @@ from .core.errors import BadReference, UnknownName
 
 __all__ = ["card", "cards"]
 
-_ROOMS = ("optim", "solve.convex", "train.convexnet")
+_ROOMS = (
+    "optim",
+    "optim.schedules",
+    "solve.convex",
+    "train.convexnet",
+    "train.generalize",
+    "train.local",
+    "train.parametrize",
+    "analyze",
+)
 
 
 @functools.cache

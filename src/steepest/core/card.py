@@ -107,6 +107,8 @@ class MethodCard:
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
         settings: fixed settings that the arena adds (for wrapped optimizers whose defaults are not the usual practice).
         takes_model: whether the class wants the whole model (to route its parameters) rather than its parameters.
+        usage: the line of Python that uses it, for what is neither an optimizer nor a solver (a layer, a schedule, an
+            instrument, a way of training).
         claim: the headline claim of the paper, in a sentence; empty where there is none to test.
         wraps: the name of the outside package when the class is not ours (``"torch.optim"``).
     """
@@ -123,6 +125,7 @@ class MethodCard:
     search: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     takes_model: bool = False
+    usage: str = ""
     claim: str = ""
     wraps: str = ""
 
@@ -150,6 +153,8 @@ class MethodCard:
 
     def line(self, **settings: Any) -> str:
         """The line of Python that builds the optimizer (or runs the solver) with these settings."""
+        if self.usage:
+            return self.usage
         module, _, name = self.target.partition(":")
         merged = {**self.settings, **settings}
         arguments = ", ".join(f"{k}={_literal(v)}" for k, v in merged.items())

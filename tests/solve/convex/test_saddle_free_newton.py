@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 
+from steepest.core.lanczos import lanczos
 from steepest.core.problem import SmoothProblem
 from steepest.core.regularizer import SquaredL2
 from steepest.core.result import Reason
@@ -17,7 +18,6 @@ from steepest.solve.convex import (
     LinearModel,
     SaddleFreeNewton,
 )
-from steepest.solve.convex.saddle_free_newton import lanczos
 
 
 def well(x: torch.Tensor) -> torch.Tensor:

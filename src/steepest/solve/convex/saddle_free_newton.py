@@ -1,6 +1,6 @@
 """Saddle-free Newton: the absolute values of the Hessian's eigenvalues, dense or in a Krylov subspace."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from steepest.core import tree
 from steepest.core.card import MethodCard, Paper
+from steepest.core.lanczos import lanczos
 from steepest.core.linesearch import rounding_of
 from steepest.core.problem import SmoothProblem
 from steepest.core.ranges import Integer, Real
@@ -22,7 +23,6 @@ __all__ = [
     "KrylovSaddleFreeNewton",
     "SaddleFreeNewton",
     "SaddleFreeNewtonState",
-    "lanczos",
 ]
 
 _PAPERS = (
@@ -84,40 +84,6 @@ class SaddleFreeNewtonState(State):
     damping: float = 0.0
     lowest: float | None = None
     negative: float | None = None
-
-
-def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """An orthonormal basis of the Krylov space of a symmetric matrix, and the matrix in it.
-
-    Every vector is orthogonalized twice against all before, so the basis stays orthonormal in any precision. It ends
-    early where the space is exhausted.
-
-    Args:
-        product: maps a vector to the matrix times it; called once per basis vector.
-        start: the first vector, not zero.
-        size: the largest number of vectors.
-
-    Returns:
-        The basis, ``(k, d)`` by rows, and ``V H V'``, ``(k, k)``.
-    """
-    size = min(size, len(start))
-    basis = start.new_zeros(size, len(start))
-    images = start.new_zeros(size, len(start))
-    vector = start / torch.linalg.vector_norm(start)
-    for index in range(size):
-        basis[index] = vector
-        image = product(vector)
-        images[index] = image
-        before = basis[: index + 1]
-        rest = image - before.mT @ (before @ image)
-        rest = rest - before.mT @ (before @ rest)
-        length = float(torch.linalg.vector_norm(rest))
-        if not length > 100 * torch.finfo(start.dtype).eps * float(torch.linalg.vector_norm(image)):
-            size = index + 1
-            break
-        vector = rest / length
-    small = basis[:size] @ images[:size].mT
-    return basis[:size], 0.5 * (small + small.mT)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,5 @@
+"""Instruments that explain a run: spectra, sharpness, bounds."""
+
+__all__: list[str] = []
+
+CARDS = ()

@@ -1,0 +1,115 @@
+"""Lanczos' method: a symmetric matrix that is known by its products, in a Krylov space, and its spectral density."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .random import normal
+
+__all__ = ["SpectralDensity", "lanczos", "spectral_density"]
+
+
+def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """An orthonormal basis of the Krylov space of a symmetric matrix, and the matrix in it.
+
+    Every vector is orthogonalized twice against all before, so the basis stays orthonormal in any precision. It ends
+    early where the space is exhausted.
+
+    Args:
+        product: maps a vector to the matrix times it; called once per basis vector.
+        start: the first vector, not zero.
+        size: the largest number of vectors.
+
+    Returns:
+        The basis, ``(k, d)`` by rows, and ``V H V'``, ``(k, k)``.
+    """
+    size = min(size, len(start))
+    basis = start.new_zeros(size, len(start))
+    images = start.new_zeros(size, len(start))
+    vector = start / torch.linalg.vector_norm(start)
+    for index in range(size):
+        basis[index] = vector
+        image = product(vector)
+        images[index] = image
+        before = basis[: index + 1]
+        rest = image - before.mT @ (before @ image)
+        rest = rest - before.mT @ (before @ rest)
+        length = float(torch.linalg.vector_norm(rest))
+        if not length > 100 * torch.finfo(start.dtype).eps * float(torch.linalg.vector_norm(image)):
+            size = index + 1
+            break
+        vector = rest / length
+    small = basis[:size] @ images[:size].mT
+    return basis[:size], 0.5 * (small + small.mT)
+
+
+@dataclass(frozen=True)
+class SpectralDensity:
+    """The eigenvalues of a matrix as a distribution: points with weights that add up to one.
+
+    Attributes:
+        nodes: ``(probes, steps)``, the Ritz values of every probe in ascending order, float64 on the CPU.
+        weights: their weights, of the same shape; those of a probe add up to 1. A probe whose Krylov space was
+            exhausted early is filled up with weight 0.
+    """
+
+    nodes: Tensor
+    weights: Tensor
+
+    def on(self, grid: Tensor, width: float | None = None) -> Tensor:
+        """The density on a grid, every node smoothed by a Gaussian.
+
+        Args:
+            grid: where, a vector.
+            width: the standard deviation, > 0; by default a hundredth of the spread of the nodes.
+        """
+        if width is None:
+            width = 0.01 * float(self.nodes.max() - self.nodes.min()) or 1e-3 * max(1.0, float(self.nodes.abs().max()))
+        if not width > 0:
+            raise ValueError(f"width must be positive, got {width!r}")
+        grid = grid.to(self.nodes)
+        distance = (grid[:, None, None] - self.nodes) / width
+        bumps = torch.exp(-0.5 * distance.square()) / (width * (2 * torch.pi) ** 0.5)
+        density: Tensor = (bumps * self.weights).sum(-1).mean(-1)
+        return density
+
+    def mean_of(self, function: Callable[[Tensor], Tensor]) -> float:
+        """``tr f(A) / d``, the mean of a function over the eigenvalues, as the quadrature estimates it."""
+        values = torch.where(self.weights > 0, function(self.nodes), torch.zeros_like(self.nodes))
+        return float((values * self.weights).sum(-1).mean())
+
+
+def spectral_density(
+    product: Callable[[Tensor], Tensor], like: Tensor, *, steps: int = 80, probes: int = 1, seed: int = 0
+) -> SpectralDensity:
+    r"""Stochastic Lanczos quadrature: the spectral density of a symmetric matrix from its products with vectors.
+
+    With random unit vectors :math:`v`, :math:`\operatorname{tr} f(A) / d = \mathbb E\, v^\top f(A) v`; Lanczos' method
+    from :math:`v` gives a Gauss quadrature of it: the eigenvalues of the tridiagonal matrix, weighted by the squares of
+    the first entries of its eigenvectors. It is exact for polynomials of degree up to ``2 steps - 1`` and that probe.
+
+    Args:
+        product: maps a vector to the matrix times it; called at most ``steps * probes`` times.
+        like: a vector of the size, dtype and device wanted.
+        steps: Lanczos steps per probe, >= 1; their basis takes twice ``steps * len(like)`` numbers.
+        probes: random vectors (Gaussian, normalized), >= 1.
+        seed: of the vectors.
+
+    Source: S. Ubaru, J. Chen, Y. Saad (2017), "Fast estimation of tr(f(A)) via stochastic Lanczos quadrature", SIAM
+    Journal on Matrix Analysis and Applications 38(4), 1075-1099.
+    """
+    for name, value in (("steps", steps), ("probes", probes)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}")
+    width = min(steps, len(like))
+    nodes = torch.zeros(probes, width, dtype=torch.float64)
+    weights = torch.zeros_like(nodes)
+    for probe in range(probes):
+        _, small = lanczos(product, normal(like, seed, probe), width)
+        values, vectors = torch.linalg.eigh(small.double().cpu())
+        found = len(values)
+        nodes[probe, :found], weights[probe, :found] = values, vectors[0].square()
+        nodes[probe, found:] = values[-1]
+    return SpectralDensity(nodes, weights)
