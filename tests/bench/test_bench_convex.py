@@ -68,6 +68,10 @@ def test_a_promise_holds_in_every_contest_or_not_at_all() -> None:
     assert broken.met is False
     assert broken.figure.startswith("2.00 to 4.00 (most: b")
     assert promise_ratio("t", 3.0, [outcome("c", "steepest", 1.0, None)]).met is None
+    slow = Outcome("s", "e", "gap <= 1", "peer", "peer", note="given up", spent=8.0)
+    given_up = promise_ratio("t", 0.5, [outcome("e", "steepest", 2.0, None), slow])
+    assert given_up.met is True
+    assert given_up.figure.startswith("0.25 to 0.25")
     lost = [outcome("d", "steepest", None, None), outcome("d", "peer", 1.0, 1.0)]
     assert promise_ratio("t", 3.0, lost).met is False
 

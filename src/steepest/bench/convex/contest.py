@@ -38,7 +38,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A line of the table; ``note`` says why there are no seconds."""
+    """A line of the table; ``note`` says why there are no seconds, ``spent`` how many its last try took in vain."""
 
     section: str
     problem: str
@@ -49,6 +49,7 @@ class Outcome:
     reached: float | None = None
     of_best_peer: float | None = None
     note: str = ""
+    spent: float | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def contest(
     outcomes: list[Outcome] = []
     with torch.no_grad():
         for side in sides:
-            reached, note = float("inf"), ""
+            reached, note, spent = float("inf"), "", None
             with contextlib.suppress(Exception):  # it is seen below; many peers compile in their first call
                 side.solve(side.tolerances[0])
             for tolerance in side.tolerances:
@@ -120,12 +121,12 @@ def contest(
                     ready.append((side, tolerance, reached))
                     break
                 if seconds > patience:
-                    note = f"reached {reached:.1e} in {seconds:.0f} s; given up"
+                    note, spent = f"reached {reached:.1e} in {seconds:.0f} s; given up", seconds
                     break
             else:
                 note = f"reached {reached:.1e} at its tightest tolerance"
             if note:
-                outcomes.append(Outcome(section, problem, wanted, side.name, side.package, note=note))
+                outcomes.append(Outcome(section, problem, wanted, side.name, side.package, note=note, spent=spent))
         taken: dict[str, list[float]] = {side.name: [] for side, _, _ in ready}
         for _ in range(rounds):
             for side, tolerance, _ in ready:
@@ -158,6 +159,11 @@ def promise_ratio(text: str, limit: float, outcomes: Sequence[Outcome]) -> Promi
         ours = best_of_ours(rows)
         if ours is not None and ours.of_best_peer is not None:
             ratios[problem] = ours.of_best_peer
+        elif ours is not None and all(r.spent is not None for r in rows if r.package != "steepest"):
+            # Whoever was given up needs longer than that: the ratio is at most this.
+            spent = [r.spent for r in rows if r.spent is not None]
+            if spent and ours.seconds is not None:
+                ratios[problem] = ours.seconds / min(spent)
         elif ours is None and any(r.seconds is not None for r in rows):
             ratios[problem] = float("inf")
     if not ratios:

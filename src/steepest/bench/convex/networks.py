@@ -212,7 +212,7 @@ def _against_scnn(smoke: bool, rounds: int) -> list[Outcome]:
     metrics: Any = importlib.import_module("scnn.metrics").Metrics
     regularizer: Any = importlib.import_module("scnn.regularizers").NeuronGL1
     outcomes: list[Outcome] = []
-    for n, d, patterns in [(100, 5, 10)] if smoke else [(1_000, 50, 100), (2_000, 50, 100)]:
+    for n, d, patterns in [(100, 5, 10)] if smoke else [(300, 10, 50), (1_000, 50, 100), (2_000, 50, 100)]:
         problem = program(n, d, patterns)
         best = ADMM().run(
             problem, problem.zeros(), budget="2000steps", tolerance=1e-3 * float(problem.target.square().sum())

@@ -7,8 +7,10 @@ one; so :math:`I + G^T G` is block diagonal with one block :math:`K = I + R^T R`
           S = \tfrac1\omega I + c\,(X K^{-1} X^T) \circ (D D^T)
 
 with :math:`D` the 0/1 matrix of the patterns (n, P) and :math:`c` the number of copies (2, or 1 without cones). There
-are three ways to solve with it: a Cholesky factor of ``S`` where ``n`` is small; where ``P d`` is the smaller, one of
-the matrix of the differences ``v - w``; and else conjugate gradients on ``S`` with a Nystrom preconditioner.
+are three ways to solve with it: the inverse of ``S`` where ``n`` is small; where ``P d`` is the smaller, that of the
+matrix of the differences ``v - w``; and else conjugate gradients on ``S`` with a Nystrom preconditioner. The inverses
+are formed, once, because a product reads them once, where two triangular solves are several times slower; both matrices
+are the identity, times a number, plus a positive semidefinite one, and far from singular.
 """
 
 import math
@@ -18,7 +20,7 @@ from torch import Tensor
 
 __all__ = ["NormalEquations"]
 
-#: Up to this size a matrix is factored.
+#: Up to this size a matrix is inverted.
 _DIRECT = 6000
 #: The columns that the Nystrom preconditioner samples.
 _RANK = 400
@@ -52,9 +54,9 @@ class NormalEquations:
         if method == "samples":
             matrix = copies * (self.half @ design.mT) * (active @ active.mT)
             matrix.diagonal().add_(1 / weight)
-            self.factor = torch.linalg.cholesky(matrix)
+            self.inverse = _inverse(matrix)
         elif method == "weights":
-            self.factor = torch.linalg.cholesky(self._gram())
+            self.inverse = _inverse(self._gram())
         else:
             self._precondition()
 
@@ -71,13 +73,13 @@ class NormalEquations:
             # Only v - w meets F: with s = q_v - q_w, (K + copies weight F'F) delta = s; the sum solves with K alone.
             s = q[0] if self.copies == 1 else q[0] - q[1]
             count, d, outputs = s.shape
-            delta = torch.cholesky_solve(s.reshape(count * d, outputs), self.factor).reshape(s.shape)
+            delta = (self.inverse @ s.reshape(count * d, outputs)).reshape(s.shape)
             change = (delta - (base[0] if self.copies == 1 else base[0] - base[1])) / self.copies
             shift = change[None] if self.copies == 1 else torch.stack([change, -change])
             return base + shift, q.new_zeros(len(self.design), outputs)
         fit = self._predict(base)
         if self.method == "samples":
-            dual = torch.cholesky_solve(fit, self.factor)
+            dual = self.inverse @ fit
         else:
             dual = self._cg(fit, start, tolerance)
         return base - self._block(self._adjoint(dual)), dual
@@ -168,3 +170,9 @@ class NormalEquations:
 def tolerance_at(step: int) -> float:
     """The relative accuracy of inexact solves, summable over the steps: ``(1 + k)^-1.2``, at most a tenth."""
     return min(0.1, math.pow(1 + step, -1.2))
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of a symmetric positive definite matrix."""
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    return inverse
