@@ -7,6 +7,7 @@ import pytest
 import torch
 from planted import planted
 
+from steepest.analyze import directional_sharpness
 from steepest.claims import (
     Size,
     amsgrad,
@@ -23,7 +24,6 @@ from steepest.claims import (
 )
 from steepest.claims.autoencoder import autoencoder
 from steepest.claims.characters import characters
-from steepest.claims.coordinate_clip import sharpness
 from steepest.claims.diffgrad import TOYS, descend, values
 from steepest.claims.experiment import part_of_budget
 from steepest.claims.gradient_noise import Stack, _ClipEach
@@ -255,7 +255,9 @@ def test_sharpness_is_the_quadratic_form_of_the_full_hessian() -> None:
     hessian = torch.autograd.functional.hessian(at, point)
     directions = [[torch.randn(p.shape, generator=generator).double() for p in params] for _ in range(3)]
     for u, found in zip(
-        directions, sharpness(lambda: at(torch.cat([p.flatten() for p in params])), params, directions), strict=False
+        directions,
+        directional_sharpness(lambda: at(torch.cat([p.flatten() for p in params])), params, directions),
+        strict=False,
     ):
         flat = torch.cat([v.flatten() for v in u])
         assert found == pytest.approx(float(flat @ hessian @ flat / flat.square().sum()), rel=1e-9)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from steepest.analyze import directional_sharpness
 from steepest.arena.task import Task
 from steepest.arena.train import factor
 from steepest.catalogue import card
@@ -24,7 +24,7 @@ from .handwriting import handwriting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CLAIM", "along", "sharpness"]
+__all__ = ["CLAIM", "along"]
 
 #: How many times sharper SGD's steps must be, and at what part of the points.
 TIMES, PART = 5.0, 0.8
@@ -64,21 +64,6 @@ _SCALES = {
         20_000, 5, 9, 200, width=256, layers=6, context=256, batch=64, windows=512, corpus=5_000_000, full=True
     ),
 }
-
-
-def sharpness(
-    loss: Callable[[], Tensor], params: Sequence[Tensor], directions: Sequence[Sequence[Tensor]]
-) -> list[float]:
-    """``<u, H u> / ||u||^2`` for every direction, with the Hessian H of the loss by double backpropagation."""
-    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-        gradients = torch.autograd.grad(loss(), params, create_graph=True)
-        found = []
-        for u in directions:
-            inner = sum((g * v.to(g.dtype)).sum() for g, v in zip(gradients, u, strict=True))
-            product = torch.autograd.grad(inner, params, retain_graph=True)
-            top = sum((v.double() * h.double()).sum() for v, h in zip(u, product, strict=True))
-            found.append(float(top / sum(v.double().square().sum() for v in u)))
-    return found
 
 
 class _Shadow:
@@ -129,7 +114,7 @@ def along(task: Task, method: str, rate: float, seed: int, points: int, device: 
         task.loss(model(inputs), targets).backward()
         updates = {name: shadow.update(params) for name, shadow in shadows.items()}
         if step % _EVERY == 0:
-            values = sharpness(lambda: task.loss(model(fixed[0]), fixed[1]), params, list(updates.values()))
+            values = directional_sharpness(lambda: task.loss(model(fixed[0]), fixed[1]), params, list(updates.values()))
             for name, value in zip(updates, values, strict=True):
                 found[name].append(value)
         optimizer.step()

@@ -36,12 +36,14 @@ class GramSolver:
         self.divisor = float(len(gram) if divisor is None else divisor)
         wide = gram.double()
         shift = self.divisor * damping
-        self._factor, info = torch.linalg.cholesky_ex(wide + shift * torch.eye(len(gram)).to(wide))
+        factor, info = torch.linalg.cholesky_ex(wide + shift * torch.eye(len(gram)).to(wide))
+        self._factor: Tensor | None = factor
         if int(info) != 0:
-            # Rounding in a Gram matrix of float32 rows may exceed a tiny damping: its negative eigenvalues are noise.
-            values, vectors = torch.linalg.eigh(0.5 * (wide + wide.mT))
-            lifted = (vectors * (values.clamp_min(0.0) + shift)) @ vectors.mT
-            self._factor = torch.linalg.cholesky(0.5 * (lifted + lifted.mT))
+            # Rounding in a Gram matrix of float32 rows may exceed a tiny damping. How negative it made an eigenvalue
+            # says how far all of them are off.
+            self._factor = None
+            values, self._vectors = torch.linalg.eigh(0.5 * (wide + wide.mT))
+            self._values = values.clamp_min(-float(values[0])) + shift
 
     def coefficients(self, products: Tensor) -> Tensor:
         r"""``c`` such that :math:`F^{-1} v = (v - G^\top c) / \lambda`, of the products :math:`G v`.
@@ -50,8 +52,11 @@ class GramSolver:
             products: ``(m,)``, or ``(m, k)`` for several right-hand sides.
         """
         flat = products.dim() == 1
-        right = products.to(self._factor)
-        solved = torch.cholesky_solve(right[:, None] if flat else right, self._factor)
+        right = (products[:, None] if flat else products).double()
+        if self._factor is not None:
+            solved = torch.cholesky_solve(right, self._factor)
+        else:
+            solved = self._vectors @ ((self._vectors.mT @ right) / self._values[:, None])
         return (solved[:, 0] if flat else solved).to(products.dtype)
 
     def solve(self, rows: Tensor, v: Tensor) -> Tensor:

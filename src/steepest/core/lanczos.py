@@ -1,4 +1,4 @@
-"""Lanczos' method: a symmetric matrix that is known by its products, in a Krylov space, and its spectral density."""
+"""Lanczos' method: a symmetric matrix that is known by its products, in a Krylov space; its spectrum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,15 @@ from torch import Tensor
 
 from .random import normal
 
-__all__ = ["SpectralDensity", "lanczos", "spectral_density"]
+__all__ = ["Extremes", "SpectralDensity", "extreme_eigenvalues", "lanczos", "spectral_density"]
 
 
-def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def lanczos(
+    product: Callable[[Tensor], Tensor],
+    start: Tensor,
+    size: int,
+    until: Callable[[Tensor, float], bool] | None = None,
+) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of the Krylov space of a symmetric matrix, and the matrix in it.
 
     Every vector is orthogonalized twice against all before, so the basis stays orthonormal in any precision. It ends
@@ -21,28 +26,101 @@ def lanczos(product: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tu
         product: maps a vector to the matrix times it; called once per basis vector.
         start: the first vector, not zero.
         size: the largest number of vectors.
+        until: asked after every product with the tridiagonal matrix so far (float64, CPU) and the norm of what leads
+            out of the space; True ends it.
 
     Returns:
-        The basis, ``(k, d)`` by rows, and ``V H V'``, ``(k, k)``.
+        The basis, ``(k, d)`` by rows, and ``V H V'``, ``(k, k)`` and tridiagonal.
     """
     size = min(size, len(start))
-    basis = start.new_zeros(size, len(start))
-    images = start.new_zeros(size, len(start))
+    basis = start.new_empty(size, len(start))
+    diagonal, beside = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     vector = start / torch.linalg.vector_norm(start)
     for index in range(size):
         basis[index] = vector
         image = product(vector)
-        images[index] = image
+        whole = float(torch.linalg.vector_norm(image))
         before = basis[: index + 1]
-        rest = image - before.mT @ (before @ image)
-        rest = rest - before.mT @ (before @ rest)
-        length = float(torch.linalg.vector_norm(rest))
-        if not length > 100 * torch.finfo(start.dtype).eps * float(torch.linalg.vector_norm(image)):
+        for _ in range(2):
+            along = before @ image
+            image = torch.addmv(image, before.mT, along, alpha=-1)
+            diagonal[index] += float(along[index])
+        length = float(torch.linalg.vector_norm(image))
+        if not length > 100 * torch.finfo(start.dtype).eps * whole:
             size = index + 1
             break
-        vector = rest / length
-    small = basis[:size] @ images[:size].mT
-    return basis[:size], 0.5 * (small + small.mT)
+        beside[index] = length
+        if until is not None and until(_tridiagonal(diagonal[: index + 1], beside[:index]), length):
+            size = index + 1
+            break
+        vector = image / length
+    return basis[:size], _tridiagonal(diagonal[:size], beside[: size - 1]).to(start)
+
+
+def _tridiagonal(diagonal: Tensor, beside: Tensor) -> Tensor:
+    return torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The ends of a spectrum.
+
+    Attributes:
+        smallest, largest: the extreme eigenvalues, as far as they were found.
+        lowest, highest: their eigenvectors, of norm 1.
+        products: with the matrix that it took.
+        converged: whether both are within the tolerance.
+    """
+
+    smallest: float
+    largest: float
+    lowest: Tensor
+    highest: Tensor
+    products: int
+    converged: bool
+
+
+def extreme_eigenvalues(
+    product: Callable[[Tensor], Tensor],
+    like: Tensor,
+    *,
+    tolerance: float = 1e-3,
+    max_products: int = 100,
+    seed: int = 0,
+) -> Extremes:
+    """The smallest and the largest eigenvalue of a symmetric matrix, by Lanczos' method from a random vector.
+
+    It ends when the residuals of both Ritz pairs, which bound their distance from an eigenvalue, are at most
+    ``tolerance`` times the larger magnitude of the two.
+
+    Args:
+        product: maps a vector to the matrix times it.
+        like: a vector of the size, dtype and device wanted.
+        tolerance: relative, > 0.
+        max_products: at most so many, >= 1; as many vectors are held.
+        seed: of the first vector.
+
+    Source: C. Lanczos (1950), "An iteration method for the solution of the eigenvalue problem of linear differential
+    and integral operators", Journal of Research of the National Bureau of Standards 45(4), 255-282.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance!r}")
+    if max_products < 1:
+        raise ValueError(f"max_products must be at least 1, got {max_products!r}")
+    reached = False
+
+    def until(small: Tensor, length: float) -> bool:
+        nonlocal reached
+        values, vectors = torch.linalg.eigh(small)
+        residual = length * float(vectors[-1, [0, -1]].abs().max())
+        reached = residual <= tolerance * float(values.abs().max())
+        return reached
+
+    basis, small = lanczos(product, normal(like, seed, "extremes"), max_products, until)
+    values, vectors = torch.linalg.eigh(small)
+    lowest, highest = (basis.mT @ vectors[:, k] for k in (0, -1))
+    exhausted = len(basis) < min(max_products, len(like)) or len(basis) == len(like)
+    return Extremes(float(values[0]), float(values[-1]), lowest, highest, len(basis), reached or exhausted)
 
 
 @dataclass(frozen=True)
@@ -93,7 +171,7 @@ def spectral_density(
     Args:
         product: maps a vector to the matrix times it; called at most ``steps * probes`` times.
         like: a vector of the size, dtype and device wanted.
-        steps: Lanczos steps per probe, >= 1; their basis takes twice ``steps * len(like)`` numbers.
+        steps: Lanczos steps per probe, >= 1; their basis takes ``steps * len(like)`` numbers.
         probes: random vectors (Gaussian, normalized), >= 1.
         seed: of the vectors.
 
