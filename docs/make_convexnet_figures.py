@@ -33,7 +33,7 @@ from steepest.train.convexnet import (
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-INK = {"convex": "#3f51b5", "Adam": "#e65100", "L-BFGS": "#2e7d32"}
+INK = {"convex": "#3f51b5", "Adam": "#e65100", "L-BFGS": "#2e7d32", "SGD": "#8e24aa"}
 History = list[tuple[float, float, float]]
 Measured = Callable[[TwoLayerReLU], tuple[float, float]]
 
@@ -62,12 +62,26 @@ def network_of(width: int, inputs: int, seed: int) -> TwoLayerReLU:
     return network
 
 
-def adam(
-    lr: float, width: int, penalty: float, epochs: int, seed: int, train: Tensor, signs: Tensor, measured: Measured
+def minibatches(
+    name: str,
+    lr: float,
+    width: int,
+    penalty: float,
+    epochs: int,
+    seed: int,
+    train: Tensor,
+    signs: Tensor,
+    measured: Measured,
 ) -> History:
-    """Seconds, objective and test accuracy after every epoch of minibatches of 32; the rate falls to 0 as a cosine."""
+    """Seconds, objective and test accuracy after every epoch of minibatches of 32; the rate falls to 0 as a cosine.
+
+    ``"SGD"`` has momentum 0.9 and a loss that is a mean over the samples, as its learning rates are chosen for.
+    """
     network, generator = network_of(width, train.shape[1], seed), torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr)
+    if name == "SGD":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(network.parameters(), lr=lr / len(train), momentum=0.9)
+    else:
+        optimizer = torch.optim.Adam(network.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     history, seconds = [], 0.0
     for _ in range(epochs):
@@ -120,13 +134,14 @@ def convergence(out: Path, epochs: int, rounds: int, seeds: int) -> None:
 
     # Learning rates: the best of this grid by the last objective, with seed 100.
     score = {
-        lr: adam(lr, width, penalty, epochs, 100, train, signs, measured)[-1][1] for lr in (1e-3, 3e-3, 1e-2, 3e-2)
+        lr: minibatches("Adam", lr, width, penalty, epochs, 100, train, signs, measured)[-1][1]
+        for lr in (1e-3, 3e-3, 1e-2, 3e-2)
     }
     rate = min(score, key=lambda lr: score[lr])
     print("Adam: best learning rate", rate, {lr: round(value, 2) for lr, value in score.items()})
     for seed in range(seeds):
         for name, history in (
-            ("Adam", adam(rate, width, penalty, epochs, seed, train, signs, measured)),
+            ("Adam", minibatches("Adam", rate, width, penalty, epochs, seed, train, signs, measured)),
             ("L-BFGS", lbfgs(width, penalty, epochs // 4, seed, train, signs, measured)),
         ):
             label = f"{name}, {width} neurons ({seeds} seeds)" if seed == 0 else None
@@ -159,6 +174,51 @@ def convergence(out: Path, epochs: int, rounds: int, seeds: int) -> None:
         axis.legend(frameon=False, fontsize=8)
     figure.suptitle(f"Even against odd digits, {len(train)} samples", fontsize=11)
     figure.savefig(out / "convexnet-convergence.svg")
+
+
+def per_iteration(out: Path, epochs: int, seeds: int) -> None:
+    """Test accuracy and objective per iteration: ADMM over patterns that were found, against epochs of SGD and Adam."""
+    train, test, signs, test_signs = digits()
+    penalty, width = 5.0, 100
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), constrained_layout=True)
+
+    def measured(network: TwoLayerReLU) -> tuple[float, float]:
+        with torch.no_grad():
+            objective = float(nonconvex_objective(network, train, signs, "squared", penalty))
+        return objective, accuracy(network, test, test_signs)
+
+    def draw(history: History, name: str, label: str | None, **style: Any) -> None:
+        steps = range(1, len(history) + 1)
+        left.plot(steps, [100 * h[2] for h in history], color=INK[name], label=label, **style)
+        right.plot(steps, [h[1] for h in history], color=INK[name], label=label, **style)
+        print(name, label, history[-1])
+
+    for name, rates in (("SGD", (1e-2, 3e-2, 1e-1, 3e-1, 1.0)), ("Adam", (1e-3, 3e-3, 1e-2, 3e-2))):
+        # By the last objective, with a seed that is not drawn.
+        last = {r: minibatches(name, r, width, penalty, epochs, 100, train, signs, measured)[-1][1] for r in rates}
+        finite = {r: value for r, value in last.items() if value == value}
+        rate = min(finite, key=lambda r: finite[r])
+        print(name, "best learning rate", rate, {r: round(value, 2) for r, value in last.items()})
+        for seed in range(seeds):
+            history = minibatches(name, rate, width, penalty, epochs, seed, train, signs, measured)
+            draw(history, name, f"{name}, epochs ({seeds} seeds)" if seed == 0 else None, alpha=0.6, lw=1)
+    design = with_bias(train)
+    random = sample_patterns(design, 50, torch.Generator().manual_seed(0))
+    found = train_convex_relu(train, signs, penalty=penalty, n_patterns=50).patterns
+    for chosen, label, dash in ((found, "patterns looked for", "-"), (random, "50 random patterns", "--")):
+        program = ConvexProgram(design, signs, chosen, penalty=penalty)
+        history: History = []
+
+        def look(report: Any, program: ConvexProgram = program, history: History = history) -> None:
+            history.append((report.seconds, *measured(program.network(report.state.blocks, bias=True))))
+
+        ADMM().run(program, program.zeros(), budget=f"{epochs}steps", callbacks=[look])
+        draw(history, "convex", f"convex, iterations of ADMM, {label}", lw=1.5, ls=dash)
+    left.set(xscale="log", xlabel="iteration or epoch", ylabel="test accuracy, %", ylim=(80, 100))
+    right.set(xscale="log", yscale="log", xlabel="iteration or epoch", ylabel="objective of the network")
+    left.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.suptitle(f"Even against odd digits, {len(train)} samples", fontsize=11)
+    figure.savefig(out / "convexnet-accuracy.svg")
 
 
 def plane(axis: Any, network: torch.nn.Module, features: Tensor, signs: Tensor, title: str) -> None:
@@ -224,13 +284,15 @@ def main() -> None:
     """Draw all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    parser.add_argument("--only", choices=("convergence", "plane", "patterns"))
+    parser.add_argument("--only", choices=("convergence", "iterations", "plane", "patterns"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.only in (None, "plane"):
         pictures(options.out)
     if options.only in (None, "patterns"):
         patterns(options.out, 3)
+    if options.only in (None, "iterations"):
+        per_iteration(options.out, epochs=100, seeds=3)
     if options.only in (None, "convergence"):
         convergence(options.out, epochs=100, rounds=6, seeds=3)
 
