@@ -64,6 +64,10 @@ class BoostLoss(ABC):
     scale = 1.0
 
     @abstractmethod
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The loss, summed."""
+
+    @abstractmethod
     def start(self, y: Tensor) -> Tensor:
         """The constant scores to begin with, ``(outputs,)``."""
 
@@ -75,14 +79,24 @@ class BoostLoss(ABC):
     def curvature(self, residual: Tensor, y: Tensor) -> Tensor:
         """The diagonal of the Hessian in the scores, from the residual."""
 
-    def newton_step(self, direction: Tensor, residual: Tensor, y: Tensor) -> float:
-        """The step along new scores by one step of Newton's method; 0 where they do not curve the loss."""
+    def line_step(self, scores: Tensor, direction: Tensor, residual: Tensor, y: Tensor, damping: float = 1.0) -> float:
+        """The damped step along new scores by one step of Newton's method, halved until the loss does not rise; 0 where
+        they do not curve the loss."""
         curved = float((direction.square() * self.curvature(residual, y)).sum())
-        return float((direction * residual).sum()) / curved if curved > 1e-150 else 0.0
+        step = damping * float((direction * residual).sum()) / curved if curved > 1e-150 else 0.0
+        before = float(self.value(scores, y))
+        for _ in range(60):
+            if float(self.value(scores + step * direction, y)) <= before:
+                return step
+            step /= 2
+        return 0.0
 
 
 class SquaredLoss(BoostLoss):
     r""":math:`\tfrac12 (F - y)^2`."""
+
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        return 0.5 * (scores - y).square().sum()
 
     def start(self, y: Tensor) -> Tensor:
         return y.mean(0)
@@ -99,6 +113,9 @@ class BinaryLoss(BoostLoss):
 
     scale = 2.0
 
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.softplus(-2 * y * scores).sum()
+
     def start(self, y: Tensor) -> Tensor:
         return torch.atanh(y.mean(0))
 
@@ -111,6 +128,9 @@ class BinaryLoss(BoostLoss):
 
 class SoftmaxLoss(BoostLoss):
     """Cross-entropy of a softmax with one-hot ``y``; of its Hessian, the diagonal."""
+
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        return (torch.logsumexp(scores, 1) - (scores * y).sum(1)).sum()
 
     def start(self, y: Tensor) -> Tensor:
         return y.new_zeros(y.shape[1])
@@ -256,7 +276,8 @@ def boost(
     .. math:: F_t = F_{t-1} + \nu \rho_t h_t, \qquad
         \rho_t = \frac{\sum r\, h_t}{\sum h_t^2\, \partial^2 \ell / \partial F^2}.
 
-    All stages together are one network, whose output weights have the steps in them.
+    A step that would raise the loss is halved until it does not. All stages together are one network, whose output
+    weights have the steps in them.
 
     Args:
         features: ``(n, d)``, of columns of similar sizes.
@@ -275,7 +296,8 @@ def boost(
 
     Source: S. Emami, G. Martinez-Munoz (2023), Sequential Training of Neural Networks with Gradient Boosting, arXiv
     1909.12098. The authors' code takes the step 1 for the squared loss; here it is Newton's there, too, which is the
-    exact minimizer on all samples, so that the loss never rises.
+    exact minimizer on all samples. It does not halve steps; on classes that can be separated, where the curvature
+    vanishes, such steps may undo all that was learned.
     """
     for name, value in (("stages", stages), ("units", units), ("max_iter", max_iter)):
         Integer(low=1).check(name, value)
@@ -298,7 +320,7 @@ def boost(
         begin = _start(d, units, targets.shape[1], activation, generator, features)
         (w, b, v, c), count = fit_stage(features[rows], residual[rows], begin, activation, max_iter, tol, penalty)
         direction = torch.addmm(c, function(torch.addmm(b, features, w.mT)), v.mT)
-        step = learning_rate * loss.newton_step(direction, residual, targets)
+        step = loss.line_step(scores, direction, residual, targets, learning_rate)
         scores = scores + step * direction
         hidden.append(w)
         offset.append(b)
