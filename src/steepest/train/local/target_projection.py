@@ -53,23 +53,25 @@ _LOSSES: dict[str, LocalLoss] = {"l2": _squared, "l1": _absolute}
 
 
 class RecurrentBlock(nn.Module):
-    """A recurrent layer that learns one step at a time: its state is cut off from the steps before.
+    """A recurrent layer as a block; it learns one step at a time.
 
     Args:
         cell: an ``nn.RNNCell``, ``nn.GRUCell`` or ``nn.LSTMCell``.
         last: whether to return the last hidden state ``(n, hidden)`` alone; default False: all of them,
             ``(n, time, hidden)``. Inputs are ``(n, time, features)``.
+        truncate: whether the state is cut off from the steps before, so that no error passes through time either.
+            Default True; False for backpropagation through time.
     """
 
-    def __init__(self, cell: nn.RNNCellBase, last: bool = False) -> None:
+    def __init__(self, cell: nn.RNNCellBase, last: bool = False, truncate: bool = True) -> None:
         super().__init__()
-        self.cell, self.last = cell, last
+        self.cell, self.last, self.truncate = cell, last, truncate
 
     def forward(self, inputs: Tensor) -> Tensor:
         state: Any = None
         hidden = []
         for x in inputs.unbind(1):
-            if state is not None:
+            if state is not None and self.truncate:
                 state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
             state = self.cell(x, state)
             hidden.append(state[0] if isinstance(state, tuple) else state)
