@@ -274,3 +274,25 @@ def test_bad_blocks_are_named() -> None:
         TargetProjection([nn.RNN(5, 2)], CLASSES).step(torch.ones(3, 5), labels(3))
     with pytest.raises(ValueError, match="layers must be an integer >= -4 and <= 3, got 4"):
         TargetProjection(dense(), CLASSES).step(normal(6, 5), labels(), layers=[4])
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_recurrent_block_is_torchs_layer_with_errors_that_do_not_pass_through_time(kind: str) -> None:
+    torch.manual_seed(0)
+    peer = getattr(nn, kind)(2, 4, batch_first=True).double()
+    cell = getattr(nn, f"{kind}Cell")(2, 4).double()
+    cell.load_state_dict({name.removesuffix("_l0"): p for name, p in peer.state_dict().items()})
+    x = normal(3, 5, 2)
+    wanted, _ = peer(x)
+    whole, cut = RecurrentBlock(cell, truncate=False), RecurrentBlock(cell)
+    torch.testing.assert_close(cut(x), wanted)
+    torch.testing.assert_close(RecurrentBlock(cell, last=True)(x), wanted[:, -1])
+    weights = normal(3, 5, 4, seed=1)
+    (gradient,) = torch.autograd.grad((wanted * weights).sum(), peer.weight_hh_l0)
+    (mine,) = torch.autograd.grad((whole(x) * weights).sum(), cell.weight_hh)
+    torch.testing.assert_close(mine, gradient)
+    # Cut off, a loss at one time is that of one step from the state before it, which is a constant.
+    inputs = x.clone().requires_grad_()
+    (seen,) = torch.autograd.grad(cut(inputs)[:, 3].sum(), inputs)
+    assert seen[:, 3].any()
+    assert not seen[:, :3].any()
