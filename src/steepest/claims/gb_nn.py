@@ -41,7 +41,7 @@ class _Scale:
 _TABLES = ("breast_cancer", "wine", "digits", "diabetes", "a8a")
 _SCALES = {
     Size.SMOKE: _Scale(1, ("wine", "diabetes"), 60, 4, 5, 1),
-    Size.LAPTOP: _Scale(5, _TABLES, 1000, 48, 200, 6),
+    Size.LAPTOP: _Scale(5, _TABLES, 600, 48, 200, 6),
     Size.FULL: _Scale(10, (*_TABLES, "a9a.t", "w8a", "mnist10k"), 10_000, 200, 200, 6),
 }
 
@@ -256,7 +256,7 @@ that scores best there is tested. Then the last stages of GB-NN are switched off
     rule=RULE,
     sizes={
         Size.SMOKE: "two tables, four hidden units, one setting, one split; seconds; always inconclusive",
-        Size.LAPTOP: "5 tables of at most 1,000 training rows, 48 hidden units, 6 settings per side, 5 splits; minutes",
+        Size.LAPTOP: "5 tables of at most 600 training rows, 48 hidden units, 6 settings per side, 5 splits; minutes",
         Size.FULL: "8 tables of at most 10,000 training rows, 200 hidden units, 6 settings per side, 10 splits; hours",
     },
     measure=measure,
