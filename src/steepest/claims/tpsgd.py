@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy
 
 from steepest.catalogue import card
+from steepest.core.memory import peak_graph_size
 from steepest.data.dataset import Dataset
 from steepest.train.local import RecurrentBlock, TargetProjection
 
@@ -122,26 +122,6 @@ def _grid(side: str, scale: _Scale) -> Sequence[Mapping[str, Any]]:
     return grid(lr=scale.rival_rates)
 
 
-def _kept(step: Callable[[], Any]) -> int:
-    """The most numbers that autograd holds at any moment of a step."""
-    held = most = 0
-
-    class Kept:
-        def __init__(self, tensor: Tensor) -> None:
-            nonlocal held, most
-            self.tensor = tensor
-            held += tensor.numel()
-            most = max(most, held)
-
-        def __del__(self) -> None:
-            nonlocal held
-            held -= self.tensor.numel()
-
-    with saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        step()
-    return most
-
-
 def measure(context: Context) -> Measured:
     """All sides on all networks."""
     scale = _SCALES[context.size]
@@ -170,7 +150,7 @@ def measure(context: Context) -> Measured:
             series["settings"][network][side] = dict(chosen)
             figures[f"accuracy_{network}_{side}"] = mean(series["accuracy"][network][side])
             with torch.random.fork_rng(devices=[]):
-                figures[f"kept_{network}_{side}"] = _kept(partial(make(chosen, 0)[1], *rows))
+                figures[f"kept_{network}_{side}"] = peak_graph_size(partial(make(chosen, 0)[1], *rows))
         ours = series["accuracy"][network]["tpsgd"]
         for side in ("backprop", "drtp", "last"):
             gap = difference(ours, series["accuracy"][network][side])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import cross_entropy, mse_loss, one_hot
 from torch.optim import SGD, Adam
 
+from steepest.core.memory import peak_graph_size
 from steepest.train.local import RecurrentBlock, TargetProjection, blocks_of
 
 CLASSES = 3
@@ -157,35 +157,14 @@ def test_with_the_label_as_the_error_it_is_direct_random_target_projection() -> 
 
 @pytest.mark.parametrize("depth", [2, 6])
 def test_no_more_than_one_block_is_held(depth: int) -> None:
-    """The tensors that autograd keeps at any moment, in bytes; backpropagation keeps those of all layers."""
+    """Of what autograd keeps; backpropagation keeps that of all layers."""
     torch.manual_seed(0)
     network = nn.Sequential(*(nn.Sequential(nn.Linear(8, 8), nn.Tanh()) for _ in range(depth)), nn.Linear(8, CLASSES))
     x, y = torch.randn(6, 8), labels()
-    held, most = 0, 0
-
-    class Kept:
-        def __init__(self, tensor: Tensor) -> None:
-            nonlocal held, most
-            self.tensor, self.size = tensor, tensor.numel()
-            held += self.size
-            most = max(most, held)
-
-        def __del__(self) -> None:
-            nonlocal held
-            held -= self.size
-
-    def peak(step) -> int:
-        nonlocal held, most
-        held = most = 0
-        with saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-            step()
-        return most
-
     trainer = TargetProjection(network, CLASSES, sgd)
-    ours = peak(lambda: trainer.step(x, y))
-    assert held == 0
+    ours = peak_graph_size(lambda: trainer.step(x, y))
     assert 0 < ours < 400  # input, output, residual, weight and target of one layer: 5 x 48 or 64
-    theirs = peak(lambda: cross_entropy(network(x), y).backward())
+    theirs = peak_graph_size(lambda: cross_entropy(network(x), y).backward())
     assert theirs > depth * 80
 
 
