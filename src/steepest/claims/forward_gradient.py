@@ -262,7 +262,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     tuned.set_xlabel("learning rate")
     tuned.set_ylabel("validation accuracy (%)")
     tuned.set_title("Tuning")
-    tuned.legend(fontsize=7.5)
+    figure.legend(*tuned.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     means = np.array(series["cosines"]).mean(0)
     steps = [series["every"] * k for k in range(len(means))]
     for block in range(means.shape[-1]):
@@ -271,9 +271,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         cosines.plot(steps, means[:, 1, block], style, color=COLOURS[3], label=f"random, block {block + 1}")
     cosines.set_xlabel("step")
     cosines.set_ylabel("cosine with the gradient")
-    cosines.set_ylim(min(-0.05, float(np.min(means)) - 0.05), 1.0)
+    cosines.set_ylim(min(-0.05, float(np.min(means)) - 0.05), 1.35)
     cosines.set_title("Direction of the estimates")
-    cosines.legend(fontsize=6.5, ncols=2)
+    cosines.legend(fontsize=7, ncols=2, loc="upper center")
     return figure
 
 

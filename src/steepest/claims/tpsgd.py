@@ -41,7 +41,7 @@ NETWORKS = {
 SIDES = {
     "tpsgd": "target projection",
     "backprop": "backpropagation",
-    "drtp": "random target as error",
+    "drtp": "random target as error (DRTP)",
     "last": "last layer alone",
 }
 
@@ -232,7 +232,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         below.set_xlabel("learning rate")
     axes[0].set_ylabel("test accuracy (%)")
     axes[4].set_ylabel("validation accuracy (%)")
-    axes[4].legend(fontsize=6.5)
+    figure.legend(*axes[4].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -247,8 +247,9 @@ the distance to a projected label; backpropagation trains all of them (through t
 other sides need no feedback either: direct random target projection takes the projected label itself as the error of
 each hidden layer, and the last side leaves the hidden layers as they were drawn. All use SGD with a momentum of 0.9,
 one learning rate for all layers, the same initial weights and batches. Target projection chooses among half as many
-learning rates as the others, with either local loss, so that all have equally many settings. Figures tell, too, how
-many numbers automatic differentiation holds at most in a step ("kept").""",
+learning rates as the others, with either local loss, so that all have equally many settings. The paper
+leaves open how convolutions and recurrent states get their targets: here every entry of a feature map has its own, and
+all times share one. Figures tell, too, how many numbers automatic differentiation holds at most in a step ("kept").""",
     rule=RULE,
     sizes={
         Size.SMOKE: "digits of 8 x 8 pixels, one epoch, one seed; seconds; always inconclusive",
