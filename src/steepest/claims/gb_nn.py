@@ -238,7 +238,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     kept.set_xlabel("neurons in use (%), first stages first")
     kept.set_ylabel("test score of GB-NN (%)")
     kept.set_title("Neurons switched off (bands: all splits)")
-    kept.legend(fontsize=8)
+    kept.legend(
+        fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=5, columnspacing=1.0, handlelength=1.4
+    )
     return figure
 
 
