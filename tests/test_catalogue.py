@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import importlib
 import inspect
 import math
 import re
@@ -85,6 +86,15 @@ def test_cards_are_complete(name: str) -> None:
     )
     if not entry.wraps:
         assert "ource" in (cls.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in cards().items() if entry.usage])
+def test_the_line_of_python_of_other_kinds_begins_with_their_target(name: str) -> None:
+    entry = card(name)
+    called: Any = ast.parse(entry.line(), mode="eval").body
+    spelt = [ast.unparse(node.func) for node in ast.walk(called) if isinstance(node, ast.Call)]
+    module, attribute = min(spelt, key=len).rsplit(".", 1)  # of "package.Class(...).method(...)", the class
+    assert getattr(importlib.import_module(module), attribute) is entry.load()
 
 
 @optimizers

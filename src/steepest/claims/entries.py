@@ -27,7 +27,9 @@ _MODULES = {
     "cs-regularizers": "cs_regularizers",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
+    "forward-gradient": "forward_gradient",
     "frugal": "frugal",
+    "gb-nn": "gb_nn",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
@@ -44,6 +46,7 @@ _MODULES = {
     "saddle-free-newton": "saddle_free_newton",
     "shampoo": "shampoo",
     "sophia": "sophia",
+    "tpsgd": "tpsgd",
     "trust-region": "trust_region",
     "wgsef": "wgsef",
 }

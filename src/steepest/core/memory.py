@@ -1,11 +1,12 @@
-"""What an optimizer holds in memory."""
+"""What an optimizer, and a step of training, hold in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
-__all__ = ["state_bytes"]
+__all__ = ["peak_graph_size", "state_bytes"]
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -23,3 +24,26 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
+
+
+def peak_graph_size(step: Callable[[], Any]) -> int:
+    """The most numbers that autograd holds for backward passes at any moment while ``step`` runs.
+
+    A tensor that several operations keep counts for each of them.
+    """
+    held = most = 0
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal held, most
+            self.tensor = tensor
+            held += tensor.numel()
+            most = max(most, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= self.tensor.numel()
+
+    with saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        step()
+    return most

@@ -14,19 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from steepest.core.ranges import Integer, Real
 from steepest.core.result import Reason
+from steepest.core.sklearn_data import validated
 from steepest.train.convexnet.losses import as_loss
 from steepest.train.convexnet.robust import RobustFit, train_robust_convex_relu
 from steepest.train.convexnet.train import default_rounds, train_convex_relu
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
-
-
-def _validated(estimator: Any, *data: Any, **settings: Any) -> Any:
-    try:
-        from sklearn.utils.validation import validate_data
-    except ImportError:  # before scikit-learn 1.6 it was a method
-        return estimator._validate_data(*data, **settings)
-    return validate_data(estimator, *data, **settings)
 
 
 class _ConvexReLU(BaseEstimator):
@@ -138,7 +131,7 @@ class _ConvexReLU(BaseEstimator):
 
     def _predict(self, features: Any) -> np.ndarray:
         check_is_fitted(self, "network_")
-        data = _validated(self, features, dtype=[np.float64, np.float32], reset=False)
+        data = validated(self, features, dtype=[np.float64, np.float32], reset=False)
         weight = self.network_.hidden.weight
         with torch.no_grad():
             found = self.network_(torch.as_tensor(data).to(weight)).cpu().numpy()
@@ -256,7 +249,7 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):
         )
 
     def _fit(self, X: Any, y: Any, start: Any) -> "ConvexReLUClassifier":
-        X, y = _validated(self, X, y, dtype=[np.float64, np.float32])
+        X, y = validated(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -299,7 +292,7 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):
     """
 
     def _fit(self, X: Any, y: Any, start: Any) -> "ConvexReLURegressor":
-        X, y = _validated(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
+        X, y = validated(self, X, y, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True)
         if as_loss(self.loss).margin:
             raise ValueError(f"loss must be one for regression, got {self.loss!r}; ConvexReLUClassifier takes it")
         self._outputs = y.ndim
