@@ -1,5 +1,8 @@
 """Instruments that explain a run: spectra, sharpness, bounds."""
 
-__all__: list[str] = []
+from . import last_iterate
+from .last_iterate import WorstCase, last_iterate_bound, step_sizes
 
-CARDS = ()
+__all__ = ["WorstCase", "last_iterate_bound", "step_sizes"]
+
+CARDS = (last_iterate.CARD,)
