@@ -181,8 +181,9 @@ def hessian_noise(
 ) -> float:
     r"""An estimate of :math:`P \sigma^2`, the noise of the Hessian of one sample.
 
-    For random unit vectors :math:`v`, :math:`\mathbb E \|(H_{\text{batch}} - H) v\|^2 = P \sigma^2 / b`, unbiased for
-    any distribution of the noise. It costs ``pairs`` products over all samples and as many over a batch.
+    For random unit vectors :math:`v`, :math:`\mathbb E \|(H_{\text{batch}} - H) v\|^2 = P \sigma^2 / b`. With the
+    Hessians :math:`H_i` of single samples, :math:`P \sigma^2 = \frac{1}{(N - 1) P} \sum_i \|H_i - H\|_F^2`. It costs
+    ``pairs`` products over all samples and as many over a batch.
 
     Args:
         model, loss: as for :class:`~steepest.core.operators.Hessian`.
@@ -205,8 +206,7 @@ def hessian_noise(
         chosen = torch.randperm(samples, generator=source)[:batch].to(targets.device)
         part = Hessian(model, loss, [(inputs[chosen], targets[chosen])])
         total += float((part(vector) - whole(vector)).square().sum())
-    # N / (N - 1): H is itself the mean of the N samples that batches are drawn from.
-    return effective_batch(batch, samples) * total / pairs * (samples - 1) / samples
+    return effective_batch(batch, samples) * total / pairs
 
 
 def linear_scaling(lr: float, batch: int, new_batch: int) -> float:

@@ -93,9 +93,11 @@ class LangevinAveraging(Transform):
                     "LangevinAveraging: a parameter must hold points of at least two dimensions in float32 or float64 "
                     f"and not be sharded, got parameter {label} of shape {tuple(p.shape)}, {p.dtype}"
                 )
-            if not bool((torch.linalg.vector_norm(p, dim=-1) > 0).all()):
+            length = torch.linalg.vector_norm(p, dim=-1, keepdim=True)
+            if not bool((length > 0).all()):
                 raise ValueError(f"LangevinAveraging: a point must not be 0 or NaN, got one in parameter {label}")
-            p.copy_(torch.nn.functional.normalize(p, dim=-1))
+            # A point of a run that is resumed stays as it is, to the last bit.
+            p.copy_(torch.where((length - 1).abs() > 8 * torch.finfo(p.dtype).eps, p / length, p))
 
     def transform(self, entries: Sequence[Entry]) -> Sequence[Tensor]:
         """The gradients with noise, along the sphere."""
