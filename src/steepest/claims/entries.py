@@ -40,6 +40,7 @@ _MODULES = {
     "nesterov": "convex_handbook",
     "normalized-lr-gd": "normalized_lr_gd",
     "psgd": "psgd",
+    "refined-schedule": "refined_schedule",
     "reg": "reg",
     "saddle-free-newton": "saddle_free_newton",
     "shampoo": "shampoo",
