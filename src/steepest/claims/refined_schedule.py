@@ -269,8 +269,8 @@ Three parts; the error is the training objective of the last iterate less its mi
 2. refining gains: the mean over the problems of the difference between refined and linear is below 0 by its 95 %
    interval;
 3. on the worst case of Harvey et al. the error times the root of the number of steps grows at most by the factor
-   {FLAT:g} with linear decay, from the smallest to the largest number, and at least by {GROWS:g} with steps 1/sqrt(t) and
-   with constant ones.
+   {FLAT:g} with linear decay, from the smallest to the largest number, and at least by {GROWS:g} with steps 1/sqrt(t)
+   and with constant ones.
 
 - **reproduced**: all three. **partly**: part 3 and one of the others. **not reproduced**: any other case.
 - **inconclusive**: fewer than {ENOUGH} seeds."""
