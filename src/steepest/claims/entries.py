@@ -31,6 +31,7 @@ _MODULES = {
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
+    "langevin-averaging": "langevin_averaging",
     "last-iterate": "last_iterate",
     "lazy-hessian": "lazy_hessian",
     "lion": "lion",
