@@ -31,6 +31,7 @@ _MODULES = {
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
+    "lanczos-learning-rate": "lanczos_learning_rate",
     "langevin-averaging": "langevin_averaging",
     "last-iterate": "last_iterate",
     "lazy-hessian": "lazy_hessian",
