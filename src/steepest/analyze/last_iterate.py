@@ -35,7 +35,8 @@ def step_sizes(
     =================  ==================================================  ==========================================
 
     ``"1/t"`` is for a function with strong convexity :math:`\mu` and :math:`\eta` between :math:`1 / \mu` and
-    :math:`2 / \mu`; ``"heavy-tailed"`` for noise with a finite moment of order :math:`1 < p < 2` and no more.
+    :math:`2 / \mu`; ``"heavy-tailed"`` for noise with a finite moment of order :math:`1 < p < 2` and no more, and for
+    mirror descent with a map as convex as :math:`\|x\|^q / q`, :math:`q = p / (p - 1)`; Euclidean steps lack that rate.
 
     Args:
         rule: one of these.
