@@ -87,6 +87,14 @@ def test_cards_are_complete(name: str) -> None:
         assert "ource" in (cls.__doc__ or "")
 
 
+@pytest.mark.parametrize("name", [name for name, entry in cards().items() if entry.usage])
+def test_the_usage_is_python_and_names_its_method(name: str) -> None:
+    entry = card(name)
+    ast.parse(entry.usage)
+    assert entry.load().__name__ in entry.usage
+    assert entry.line() == entry.usage
+
+
 @optimizers
 @pytest.mark.parametrize("u", AT)
 def test_every_point_of_the_search_space_trains(name: str, u: float) -> None:
