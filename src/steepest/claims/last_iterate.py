@@ -263,6 +263,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         values = series["worst"][rule]
         worst.plot(series["worst"]["steps"], values, color=COLOURS[index], marker=MARKERS[index], label=rule)
     worst.set_xscale("log")
+    worst.set_xticks(series["worst"]["steps"], [str(n) for n in series["worst"]["steps"]])
+    worst.minorticks_off()
     worst.set_ylim(bottom=0)
     worst.set_xlabel("steps T")
     worst.set_ylabel(r"$\sqrt{T}\,(f(x_T) - f^*)$")

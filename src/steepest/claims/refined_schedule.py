@@ -326,7 +326,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     shapes.set_xlabel("part of the run")
     shapes.set_ylabel("part of the peak")
     shapes.set_title("Refined schedules")
-    shapes.legend(fontsize=7.5)
+    shapes.legend(fontsize=7, loc="upper right", handlelength=1.2)
 
     for index, rule in enumerate(("linear", "1/sqrt(t)", "constant")):
         worst.plot(
@@ -337,6 +337,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             label=rule,
         )
     worst.set_xscale("log")
+    worst.set_xticks(series["worst"]["steps"], [str(n) for n in series["worst"]["steps"]])
+    worst.minorticks_off()
     worst.set_ylim(bottom=0)
     worst.set_xlabel("steps")
     worst.set_ylabel(r"$\sqrt{T}\,(f(x_T) - f^*)$")

@@ -177,3 +177,17 @@ def test_second_moments_must_have_been_asked_for() -> None:
     run(opt, x, torch.zeros_like, 1)
     with pytest.raises(RuntimeError, match="second moments are averaged with second_moment=True only"):
         opt.second_moments()
+
+
+def test_a_nonfinite_gradient_harms_its_own_point_alone() -> None:
+    x, y = points(3, 4), points(3, 4)
+    opt, other = (LangevinAveraging(SGD([p], lr=0.1), seed=2) for p in (x, y))
+    run(other, y, torch.cos, 2)
+    x.grad = torch.cos(x.detach())
+    x.grad[1, 0] = math.nan
+    opt.step()
+    x.grad = torch.cos(x.detach())
+    opt.step()
+    assert torch.equal(x[[0, 2]], y[[0, 2]])
+    assert torch.equal(opt.averages()[0][[0, 2]], other.averages()[0][[0, 2]])
+    assert x[1].isnan().all()
