@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CLAIM"]
 
-#: The median relative error that the predicted eigenvalues may have, in per cent.
-ERROR = 25.0
+#: The median relative error that the predicted eigenvalues may have, in per cent, and in parts of the error of a
+#: prediction that knows of no noise.
+ERROR, PART = 25.0, 0.5
 #: Where the slopes of log learning rate over log batch must lie.
 SLOPES = {"sgd": (0.8, 1.2), "adam": (0.35, 0.65)}
 #: Points of test accuracy that rates from Lanczos' method may cost against tuned ones.
@@ -179,6 +180,8 @@ def measure(context: Context) -> Measured:
     pairs = [pair for point in points for pair in zip(point["predicted"], point["measured"], strict=True)]
     errors = [100 * abs(predicted / measured - 1) for predicted, measured in pairs]
     figures["eigenvalue_median_error_percent"] = float(np.median(errors))
+    plain = [100 * abs(point["whole"] / measured - 1) for point in points for measured in point["measured"]]
+    figures["eigenvalue_median_error_percent_without_noise"] = float(np.median(plain))
     for k, batch in enumerate(scale.spectra):
         ratio = [point["measured"][k] / point["whole"] for point in points]
         figures[f"eigenvalue_over_whole_batch_{batch}"] = float(np.median(ratio))
@@ -242,7 +245,8 @@ RULE = f"""\
 Three parts:
 
 1. the largest eigenvalues of Hessians of batches are predicted from that of all samples and from the noise: over all
-   seeds, batch sizes and points of training the median relative error is at most {ERROR:g} %;
+   seeds, batch sizes and points of training the median relative error is at most {ERROR:g} %, and at most {PART:g} times
+   that of predicting the eigenvalue of all samples itself;
 2. the largest stable learning rate grows with the batch (4 to 32) with a slope in the double logarithm between
    {SLOPES["sgd"][0]:g} and {SLOPES["sgd"][1]:g} for SGD, and between {SLOPES["adam"][0]:g} and {SLOPES["adam"][1]:g}
    for Adam: means over seeds;
@@ -259,13 +263,15 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         return too_few(figures["seeds"])
     low = figures["accuracy_learnt_less_tuned_low"]
     holds = [
-        figures["eigenvalue_median_error_percent"] <= ERROR,
+        figures["eigenvalue_median_error_percent"]
+        <= min(ERROR, PART * figures["eigenvalue_median_error_percent_without_noise"]),
         all(lowest <= figures[f"slope_{kind}"] <= highest for kind, (lowest, highest) in SLOPES.items()),
         low is not None and low >= -POINTS,
     ]
     said = (
-        f"Predicted eigenvalues are off by {figures['eigenvalue_median_error_percent']:.0f} % in the median; the "
-        f"largest stable rate grows as the batch to the power {figures['slope_sgd']:.2f} for SGD and "
+        f"Predicted eigenvalues are off by {figures['eigenvalue_median_error_percent']:.0f} % in the median, and by "
+        f"{figures['eigenvalue_median_error_percent_without_noise']:.0f} % where the noise is left out; the largest "
+        f"stable rate grows as the batch to the power {figures['slope_sgd']:.2f} for SGD and "
         f"{figures['slope_adam']:.2f} for Adam; rates from Lanczos' method reach {figures['accuracy_learnt']:.1f} % "
         f"against {figures['accuracy_tuned']:.1f} % with a tuned one."
     )
@@ -286,7 +292,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         values.plot(series["spectra_batches"], measured, MARKERS[point], color=COLOURS[point], label=name)
         values.plot(series["spectra_batches"], predicted, "--", color=COLOURS[point])
     values.set_xscale("log", base=2)
-    values.set_yscale("log")
+    values.set_ylim(bottom=0)
     values.set_xlabel("batch")
     values.set_ylabel("largest eigenvalue")
     values.set_title("Hessians (lines: predicted)")
@@ -307,9 +313,12 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         learnt.plot(range(1, len(run) + 1), run, color=COLOURS[0], alpha=0.7, label="Lanczos" if index == 0 else None)
     learnt.axhline(figures["tuned_lr"], color=COLOURS[1], linestyle="--", label="tuned")
     learnt.set_yscale("log")
-    learnt.set_xlabel("epoch")
+    ticks = (0.1, 0.2, 0.5, 1, 2, 5)
+    learnt.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    learnt.minorticks_off()
+    learnt.set_xlabel("epoch (one line per seed)")
     learnt.set_ylabel("learning rate of SGD")
-    learnt.set_title("Rates in training (one line per seed)")
+    learnt.set_title("Rates in training")
     learnt.legend()
     return figure
 
@@ -338,4 +347,6 @@ anew every epoch from the Hessian of one batch. The paper's networks are convolu
     measure=measure,
     judge=judge,
     draw=draw,
+    seen="In a first run part 1 asked for the median error alone, and held. But the eigenvalue of all samples predicted "
+    "as well, since large batches change it little: the comparison with it was added, which makes the rule stricter.",
 )

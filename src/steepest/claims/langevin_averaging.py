@@ -219,13 +219,13 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
                 linestyle="none",
             )
         panel.set_xscale("log")
-        panel.set_ylim(-0.4, 1)
+        panel.set_ylim(-0.5, 1.05)
         panel.set_xlabel("time")
         panel.set_title(f"Order {order}, {size} dimensions")
         if place == 0:
             panel.set_ylabel("correlation with the hidden direction")
         if place in (0, len(series) - 1):
-            panel.legend(fontsize=8, loc="upper left" if even else "lower right")
+            panel.legend(fontsize=8, loc="lower right")
     return figure
 
 

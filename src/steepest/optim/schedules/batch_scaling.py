@@ -147,6 +147,9 @@ def extreme_eigenvalue(eigenvalue: float, noise: float, batch: int, samples: int
     an outlier that the noise pushes outwards, or the edge of the noise's own bulk. A negative :math:`\lambda`, the
     lower end of the spectrum, is treated alike with its sign.
 
+    The model takes the noise to be equally strong in all directions. That of a network is concentrated in few of them;
+    with :func:`hessian_noise`, a mean over all directions, the formula then understates what small batches do.
+
     Args:
         eigenvalue: :math:`\lambda` of the Hessian over all samples.
         noise: :math:`P \sigma^2 \ge 0`, see :func:`hessian_noise`.
