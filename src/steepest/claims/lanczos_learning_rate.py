@@ -245,8 +245,8 @@ RULE = f"""\
 Three parts:
 
 1. the largest eigenvalues of Hessians of batches are predicted from that of all samples and from the noise: over all
-   seeds, batch sizes and points of training the median relative error is at most {ERROR:g} %, and at most {PART:g} times
-   that of predicting the eigenvalue of all samples itself;
+   seeds, batch sizes and points of training the median relative error is at most {ERROR:g} %, and at most {PART:g}
+   times that of predicting the eigenvalue of all samples itself;
 2. the largest stable learning rate grows with the batch (4 to 32) with a slope in the double logarithm between
    {SLOPES["sgd"][0]:g} and {SLOPES["sgd"][1]:g} for SGD, and between {SLOPES["adam"][0]:g} and {SLOPES["adam"][1]:g}
    for Adam: means over seeds;
@@ -347,6 +347,7 @@ anew every epoch from the Hessian of one batch. The paper's networks are convolu
     measure=measure,
     judge=judge,
     draw=draw,
-    seen="In a first run part 1 asked for the median error alone, and held. But the eigenvalue of all samples predicted "
-    "as well, since large batches change it little: the comparison with it was added, which makes the rule stricter.",
+    seen="In a first run part 1 asked for the median error alone, and held. But the eigenvalue of all samples "
+    "predicted as well, since large batches change it little: the comparison with it was added, which makes the rule "
+    "stricter.",
 )
