@@ -19,3 +19,9 @@ __all__ = [
 ]
 
 CARDS = (_spectrum.CARD, *_sharpness.CARDS, _noise.CARD)
+from . import last_iterate
+from .last_iterate import WorstCase, last_iterate_bound, step_sizes
+
+__all__ = ["WorstCase", "last_iterate_bound", "step_sizes"]
+
+CARDS = (last_iterate.CARD,)

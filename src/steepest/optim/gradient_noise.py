@@ -13,7 +13,7 @@ from ..core.rule import compute_dtype
 from ..core.sharding import is_sharded, write_full
 from ..core.transform import Entry, Transform
 
-__all__ = ["CARD", "GradientNoise", "sgd_with_gradient_noise"]
+__all__ = ["CARD", "GradientNoise", "gaussian", "sgd_with_gradient_noise"]
 
 
 class GradientNoise(Transform):
@@ -65,25 +65,34 @@ class GradientNoise(Transform):
         if not self.eta:
             return None
         deviation = self.deviation
-        generators: dict[torch.device, torch.Generator] = {}
-        found = []
-        for _, _, g in entries:
-            if g.device not in generators:
-                # Devices get streams of their own: equal ones would correlate the parameters that they hold.
-                seed = _mixed(self.seed, self.steps, len(generators))
-                generators[g.device] = torch.Generator(g.device).manual_seed(seed)
-            dtype = compute_dtype(g.dtype)
-            noise = torch.randn(g.shape, generator=generators[g.device], dtype=dtype, device=g.device)
-            if is_sharded(g):
-                shard = torch.empty_like(g, dtype=dtype)
-                write_full(shard, noise)
-                noise = shard
-            found.append((g.to(dtype) + deviation * noise).to(g.dtype))
-        return found
+        gradients = [entry.gradient for entry in entries]
+        noise = gaussian(gradients, self.seed, self.steps)
+        return [(g.to(n.dtype) + deviation * n).to(g.dtype) for g, n in zip(gradients, noise, strict=True)]
 
     def finish(self, entries: Sequence[Entry], begun: Any) -> None:
         """Count the step."""
         self.steps += 1
+
+
+def gaussian(tensors: Sequence[Tensor], seed: int, step: int) -> list[Tensor]:
+    """Standard normal numbers of the tensors' shapes, float32 for half precision, that depend on seed and step alone.
+
+    Sharded tensors get their shard of what the whole one would get.
+    """
+    generators: dict[torch.device, torch.Generator] = {}
+    found = []
+    for t in tensors:
+        if t.device not in generators:
+            # Devices get streams of their own: equal ones would correlate the parameters that they hold.
+            generators[t.device] = torch.Generator(t.device).manual_seed(_mixed(seed, step, len(generators)))
+        dtype = compute_dtype(t.dtype)
+        noise = torch.randn(t.shape, generator=generators[t.device], dtype=dtype, device=t.device)
+        if is_sharded(t):
+            shard = torch.empty_like(t, dtype=dtype)
+            write_full(shard, noise)
+            noise = shard
+        found.append(noise)
+    return found
 
 
 def _mixed(*numbers: int) -> int:
