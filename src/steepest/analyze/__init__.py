@@ -1,27 +1,32 @@
 """Instruments that explain a run: spectra, sharpness, noise, bounds."""
 
-from . import noise_scale as _noise
-from . import sharpness_measures as _sharpness
-from . import spectral_density as _spectrum
+from . import last_iterate, noise_scale, run_watch, sharpness_measures, spectral_density
+from .last_iterate import WorstCase, last_iterate_bound, step_sizes
 from .noise_scale import GradientNoiseScale, gradient_noise_scale
+from .run_watch import RunExplanation, RunWatch
 from .sharpness_measures import Sharpness, ascent_sharpness, directional_sharpness, sharpness
 from .spectral_density import Spectrum, spectrum
 
 __all__ = [
     "GradientNoiseScale",
+    "RunExplanation",
+    "RunWatch",
     "Sharpness",
     "Spectrum",
+    "WorstCase",
     "ascent_sharpness",
     "directional_sharpness",
     "gradient_noise_scale",
+    "last_iterate_bound",
     "sharpness",
     "spectrum",
+    "step_sizes",
 ]
 
-CARDS = (_spectrum.CARD, *_sharpness.CARDS, _noise.CARD)
-from . import last_iterate
-from .last_iterate import WorstCase, last_iterate_bound, step_sizes
-
-__all__ = ["WorstCase", "last_iterate_bound", "step_sizes"]
-
-CARDS = (last_iterate.CARD,)
+CARDS = (
+    last_iterate.CARD,
+    noise_scale.CARD,
+    run_watch.CARD,
+    *sharpness_measures.CARDS,
+    spectral_density.CARD,
+)
