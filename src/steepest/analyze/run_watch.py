@@ -70,8 +70,8 @@ class RunExplanation:
         part = peak / max(1, len(self.schedule) - 1)
         half = int(np.argmax(self.schedule[peak:] < 0.5 * self.schedule[peak])) + peak
         lines.append(
-            f"Schedule: the norms suggest the largest learning rate after {part:.0%} of the steps, and half of it after "
-            f"{half / len(self.schedule):.0%} (linear decay: 0% and 50%). Tune the peak again for it."
+            f"Schedule: the norms suggest the largest learning rate after {part:.0%} of the steps, and half of it "
+            f"after {half / len(self.schedule):.0%} (linear decay: 0% and 50%). Tune the peak again for it."
         )
         return "\n".join(lines)
 

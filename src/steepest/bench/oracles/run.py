@@ -11,7 +11,7 @@ import torch
 from ...core.errors import UnknownName
 from ..contenders import installed
 from ..step import processor
-from . import derivatives
+from . import derivatives, methods
 from .turns import OracleBenchmark, Promise, Row
 
 __all__ = ["SECTIONS", "run"]
@@ -21,6 +21,11 @@ SECTIONS: dict[str, Callable[[bool, int], tuple[list[Row], list[Promise]]]] = {
     "hvp": derivatives.hvp,
     "per-sample": derivatives.per_sample,
     "spectrum": derivatives.spectra,
+    "sam": methods.sam,
+    "grades": methods.grades,
+    "tract": methods.tracts,
+    "mfac": methods.mfac,
+    "egn": methods.egn,
 }
 _PEERS = ("curvlinops-for-pytorch", "backpack-for-pytorch", "opacus", "pyhessian")
 
