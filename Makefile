@@ -56,11 +56,11 @@ $(STAMPS)/%: $(STAMPS)/torch $(NEEDS)
 	@$(EDITABLE) -e '.[$*]'
 	@touch $@
 
-# pyscnn and the backend it is written for want torchvision, which has to be built for the same torch; they use none of it.
+# These want torchvision, which has to be built for the same torch; what is measured uses none of it.
 $(STAMPS)/bench: $(STAMPS)/torch $(NEEDS)
 	@echo "set-up: steepest[bench] and its peers into $(VENV)"
 	@$(EDITABLE) -e '.[bench]'
-	@$(PIP) --no-deps pyscnn linalg-backends
+	@$(PIP) --no-deps pyscnn linalg-backends backpack-for-pytorch curvlinops-for-pytorch
 	@touch $@
 
 # --- the main job ---------------------------------------------------------------------------------------------------
@@ -89,9 +89,10 @@ check: $(STAMPS)/dev ## lint, format, types on core, import direction
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(STAMPS)/bench ## step times of every optimizer, and the convex solvers, against the peers
+bench: $(STAMPS)/bench ## step times of every optimizer, the convex solvers and the oracles, against the peers
 	$(BIN)/steepest bench step $(BENCH_ARGS)
 	$(BIN)/steepest bench convex $(BENCH_ARGS)
+	$(BIN)/steepest bench oracles $(BENCH_ARGS)
 
 .PHONY: claims
 claims: $(STAMPS)/arena ## test every paper's claim at laptop size and write the evidence (long)

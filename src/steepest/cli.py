@@ -272,6 +272,23 @@ def convex(
     raise typer.Exit(convex_command(chosen, threads, rounds, smoke, as_json))
 
 
+@bench.command()
+def oracles(
+    sections: Annotated[
+        str | None, typer.Option(help="hvp, per-sample, spectrum, ...; separated by commas.", show_default="all")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Of PyTorch.")] = 2,
+    rounds: Annotated[int, typer.Option(help="Timed runs of each, in turns; medians are shown.")] = 15,
+    smoke: Annotated[bool, typer.Option(help="Only see that it runs: tiny models, two rounds.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results for machines.")] = False,
+) -> None:
+    """Time derivatives, curvature methods and wrappers against other packages and against plain steps."""
+    from .bench.commands import oracles_command
+
+    chosen = [name.strip() for name in (sections or "").split(",") if name.strip()]
+    raise typer.Exit(oracles_command(chosen, threads, rounds, smoke, as_json))
+
+
 def _folder(tasks: list[str]) -> str:
     if len(tasks) > 1:
         return "comparison-report"

@@ -64,7 +64,7 @@ def test_positive_matrices_have_no_negative_eigenvalues() -> None:
         assert found.smallest > -1e-10
         assert found.negative_share == 0
     axes = found.plot()
-    assert axes.get_xlabel() == "eigenvalue of the empirical-fisher"
+    assert axes.get_xlabel() == "eigenvalue of the empirical Fisher matrix"
 
 
 def test_sharpness_is_the_largest_eigenvalue() -> None:

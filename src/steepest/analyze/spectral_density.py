@@ -24,6 +24,11 @@ _OPERATORS: dict[str, type[CurvatureOperator]] = {
     "gauss-newton": GaussNewton,
     "empirical-fisher": EmpiricalFisher,
 }
+_TITLES = {
+    "hessian": "Hessian",
+    "gauss-newton": "Gauss-Newton matrix",
+    "empirical-fisher": "empirical Fisher matrix",
+}
 
 
 @contextmanager
@@ -92,11 +97,11 @@ class Spectrum:
             axes = Figure(figsize=(6, 3.5), layout="constrained").subplots()
         span = max(self.largest - self.smallest, 1e-12)
         grid = torch.linspace(self.smallest - 0.05 * span, self.largest + 0.05 * span, points, dtype=torch.float64)
-        values = self.density.on(grid, width=0.005 * span)
+        values = self.density.on(grid, width=0.01 * span)
         axes.semilogy(grid.numpy(), values.clamp_min(1e-12).numpy(), color="#1f77b4", linewidth=1.2)
         axes.set_ylim(max(1e-7 / span, 1e-12), 3 * float(values.max()))
         axes.axvline(0.0, color="0.6", linewidth=0.8)
-        axes.set_xlabel(f"eigenvalue of the {self.matrix}")
+        axes.set_xlabel(f"eigenvalue of the {_TITLES[self.matrix]}")
         axes.set_ylabel("density")
         return axes
 

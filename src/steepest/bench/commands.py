@@ -11,9 +11,11 @@ from rich.table import Table
 from . import scaling
 from .convex import ConvexBenchmark
 from .convex import run as run_convex
+from .oracles import OracleBenchmark
+from .oracles import run as run_oracles
 from .step import StepBenchmark, StepRow, run
 
-__all__ = ["convex_command", "scaling_command", "step_command"]
+__all__ = ["convex_command", "oracles_command", "scaling_command", "step_command"]
 
 
 def step_command(
@@ -145,11 +147,56 @@ def _print_convex(found: ConvexBenchmark) -> None:
         for line in rows:
             extra.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in line.values()))
         console.print(extra)
+    _print_promises(console, found)
+
+
+def _print_promises(console: Console, found: ConvexBenchmark | OracleBenchmark) -> None:
     for promise in found.promises:
         word = {True: "[green]met[/green]   ", False: "[red]MISSED[/red]", None: "[yellow]open[/yellow]  "}[promise.met]
         console.print(f"{word} {promise.text}: {promise.figure}")
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
     console.print(f"{found.processor}; {versions}; medians of {found.rounds} in turns", style="dim")
+
+
+def oracles_command(
+    sections: Sequence[str] = (), threads: int = 2, rounds: int = 15, smoke: bool = False, as_json: bool = False
+) -> int:
+    """Measure oracles and wrappers, print the table with the promises met or missed, and return 0.
+
+    Args:
+        sections, threads, rounds, smoke: as :func:`steepest.bench.oracles.run`.
+        as_json: print JSON on standard output instead.
+    """
+    found = run_oracles(
+        sections=sections,
+        threads=threads,
+        rounds=rounds,
+        smoke=smoke,
+        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+    )
+    if as_json:
+        print(json.dumps(found.to_json(), indent=1))
+    else:
+        console = Console()
+        table = Table(title=f"Oracles and wrappers, {found.threads} threads", title_justify="left")
+        for column in ("way", "package"):
+            table.add_column(column)
+        for column in ("ms", "of the first"):
+            table.add_column(column, justify="right")
+        previous = ""
+        for row in found.rows:
+            heading = f"{row.section}: {row.setting}"
+            if heading != previous:
+                table.add_section()
+                table.add_row(f"[bold]{heading}[/bold]")
+            previous = heading
+            if row.milliseconds is None:
+                table.add_row(f"  {row.name}", row.package, "", row.note[:60])
+            else:
+                table.add_row(f"  {row.name}", row.package, f"{row.milliseconds:.3g}", _number(row.ratio, 2))
+        console.print(table)
+        _print_promises(console, found)
+    return 1 if any(r.note and r.package == "steepest" for r in found.rows) else 0
 
 
 def _number(value: float | None, digits: int) -> str:
