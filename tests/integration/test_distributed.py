@@ -58,6 +58,7 @@ WHOLE_STATE = (
     "psgd",
     "psgd-lra",
     "psgd-xmat",
+    "mfac",
     "shampoo",
     "cautious-adamw",
 )

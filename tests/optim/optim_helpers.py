@@ -71,6 +71,15 @@ class Case:
         """Whether the tensors of a group influence each other: by a norm of all their gradients, say."""
         return self.cls.algorithm.measure is not None
 
+    @property
+    def pure(self) -> bool:
+        """Whether the method has a functional form, which those lack that write in place or are fed from outside."""
+        try:
+            self.cls.functional(**self.settings)
+        except TypeError:
+            return False
+        return True
+
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
         return self.cls(self.groups(params), **{**self.settings, **over})
@@ -139,6 +148,7 @@ CASES = (
     Case("marslion", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
     Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2}),
     Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2, "orthogonalization": "exact"}, "exact"),
+    Case("mfac", {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.8, "damping": 0.1, "history_size": 3}, buffers=4),
     Case("optimistic-amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99)}),
     Case("induced-metric", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
     Case("induced-metric-rms", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),

@@ -1,5 +1,8 @@
-"""Instruments that explain a run: spectra, sharpness, bounds."""
+"""Instruments that explain a run: spectra, sharpness, bounds; and what can be left out of a model."""
 
-__all__: list[str] = []
+from . import pruning
+from .pruning import InverseFisher, prune
 
-CARDS = ()
+__all__ = ["InverseFisher", "prune"]
+
+CARDS = (pruning.CARD,)

@@ -24,6 +24,7 @@ from . import (
     lion,
     lion_k,
     mars,
+    mfac,
     muon,
     optimistic_amsgrad,
     psgd,
@@ -55,6 +56,7 @@ from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
 from .mars import MARSAdamW, MARSLion, MARSShampoo
+from .mfac import MFAC
 from .muon import Muon
 from .norm_clip import NormClip
 from .optimistic_amsgrad import OptimisticAMSGrad
@@ -71,6 +73,7 @@ __all__ = [
     "ASGO",
     "DASGO",
     "FRUGAL",
+    "MFAC",
     "PSGD",
     "PSGDLRA",
     "REG",
@@ -135,6 +138,7 @@ CARDS = (
     lion.CARD,
     lion_k.CARD,
     *mars.CARDS,
+    mfac.CARD,
     muon.CARD,
     optimistic_amsgrad.CARD,
     psgd.CARD,
