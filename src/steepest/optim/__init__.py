@@ -18,6 +18,7 @@ from . import (
     coordinate_clip,
     diffgrad,
     drop_muon,
+    exact_gauss_newton,
     frugal,
     gradient_noise,
     induced_metric,
@@ -50,6 +51,7 @@ from .cautious import Cautious, cautious_adamw
 from .coordinate_clip import CoordinateClip, sgd_with_coordinate_clip
 from .diffgrad import DiffGrad
 from .drop_muon import DropMuon
+from .exact_gauss_newton import ExactGaussNewton
 from .frugal import FRUGAL
 from .gradient_noise import GradientNoise, sgd_with_gradient_noise
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
@@ -93,6 +95,7 @@ __all__ = [
     "CoordinateClip",
     "DiffGrad",
     "DropMuon",
+    "ExactGaussNewton",
     "ExtrapolatedTrustRegion",
     "GradientNoise",
     "HybridAuON",
@@ -132,6 +135,7 @@ CARDS = (
     coordinate_clip.CARD,
     diffgrad.CARD,
     drop_muon.CARD,
+    exact_gauss_newton.CARD,
     frugal.CARD,
     gradient_noise.CARD,
     *induced_metric.CARDS,
