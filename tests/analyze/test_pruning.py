@@ -53,7 +53,7 @@ def test_blocks() -> None:
 
 
 def test_removing_one_weight_is_the_constrained_minimum() -> None:
-    """The optimal brain surgeon: min d'Fd/2 with w_j + d_j = 0, by its Lagrange conditions; its value is the saliency."""
+    """min d'Fd/2 with w_j + d_j = 0, by its Lagrange conditions; its value is the saliency."""
     rows = torch.randn(30, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     fisher, F = InverseFisher(rows, damping=0.1), 0.1 * torch.eye(6, dtype=torch.float64) + rows.T @ rows / 30
     w = torch.arange(1.0, 7.0, dtype=torch.float64)

@@ -15,12 +15,10 @@ from steepest.core.optimizer import RuleOptimizer
 from steepest.core.rule import compute_dtype
 from steepest.optim import adahessian, sophia
 
-#: Methods with a rule; transforms wrap others and have a contract of their own, ``test_contract_transforms.py``, as have
-#: methods that take the batch, ``test_contract_batch.py``.
+#: Methods with a rule; transforms wrap others and have a contract of their own, ``test_contract_transforms.py``, as
+#: have methods that take the batch, ``test_contract_batch.py``.
 OURS = {
-    name: e
-    for name, e in cards("optim").items()
-    if not e.wraps and e.family != "transform" and "batch" not in e.needs
+    name: e for name, e in cards("optim").items() if not e.wraps and e.family != "transform" and "batch" not in e.needs
 }
 
 

@@ -27,6 +27,7 @@ _MODULES = {
     "cs-regularizers": "cs_regularizers",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
+    "egn": "exact_gauss_newton",
     "frugal": "frugal",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",

@@ -93,7 +93,9 @@ class BatchOptimizer(Optimizer):
     ) -> None:
         me = type(self).__name__
         if not isinstance(model, nn.Module):
-            raise TypeError(f"{me}: model must be a torch.nn.Module, whose outputs it differentiates, got {model!r:.80}")
+            raise TypeError(
+                f"{me}: model must be a torch.nn.Module, whose outputs it differentiates, got {model!r:.80}"
+            )
         check_settings(me, {"chunk": chunk, "nonfinite": nonfinite}, _COMMON)
         check_settings(me, settings, self.ranges)
         self.model, self.chunk, self.nonfinite = model, chunk, nonfinite
@@ -123,9 +125,7 @@ class BatchOptimizer(Optimizer):
         """Where to go, ``(d,)``; the step is :meth:`move`."""
         raise NotImplementedError
 
-    def move(
-        self, at: Linearized, direction: Tensor, group: dict[str, Any], evaluate: Callable[[], float]
-    ) -> None:
+    def move(self, at: Linearized, direction: Tensor, group: dict[str, Any], evaluate: Callable[[], float]) -> None:
         """Change the parameters; ``evaluate`` gives the loss at the current ones, with one draw of random masks."""
         self.put(at, group["lr"], direction)
 
@@ -191,7 +191,7 @@ class BatchOptimizer(Optimizer):
         for name, module in self.model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise RuntimeError(
-                    f"{type(self).__name__}: the batch norm {name or type(module).__name__!r} is in training mode, where "
-                    "it couples the samples, so that they have no Jacobians of their own; put it into eval(), or use a "
-                    "group or layer norm"
+                    f"{type(self).__name__}: the batch norm {name or type(module).__name__!r} is in training mode, "
+                    "where it couples the samples, so that they have no Jacobians of their own; put it into eval(), or use "
+                    "a group or layer norm"
                 )

@@ -46,10 +46,11 @@ class _Squared(OutputLoss):
     def residual(self, outputs: Tensor, targets: Any) -> Tensor:
         if targets.numel() != outputs.numel():
             raise ValueError(
-                f"targets of the squared loss must have {outputs.shape[1]} numbers per sample, as the outputs do, got "
-                f"the shape {tuple(targets.shape)}"
+                f"targets of the squared loss must have {outputs.shape[1]} numbers per sample, as the outputs do, "
+                f"got the shape {tuple(targets.shape)}"
             )
-        return targets.reshape(outputs.shape).to(outputs.dtype) - outputs
+        found: Tensor = targets.reshape(outputs.shape).to(outputs.dtype) - outputs
+        return found
 
     def curvature(self, outputs: Tensor, targets: Any) -> Tensor | None:
         return None
@@ -59,9 +60,10 @@ class _Squared(OutputLoss):
 
 
 class _CrossEntropy(OutputLoss):
-    r""":math:`-\log \operatorname{softmax}(z)_y` with classes as integers; :math:`Q = \operatorname{diag} p - p p^\top`.
+    r""":math:`-\log \operatorname{softmax}(z)_y`, with classes as integers.
 
-    Its root is :math:`\operatorname{diag} \sqrt p - p \sqrt p^\top`.
+    With the probabilities p, :math:`Q = \operatorname{diag} p - p p^\top` and
+    :math:`S = \operatorname{diag} \sqrt p - p \sqrt p^\top`.
     """
 
     def value(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -141,7 +143,8 @@ class CustomLoss(OutputLoss):
 
     def root(self, outputs: Tensor, targets: Any) -> Tensor:
         values, vectors = torch.linalg.eigh(self.curvature(outputs, targets))
-        return vectors * values.clamp_min(0.0).sqrt()[:, None, :]
+        root: Tensor = vectors * values.clamp_min(0.0).sqrt()[:, None, :]
+        return root
 
 
 _NAMED: dict[str, type[OutputLoss]] = {"squared": _Squared, "cross-entropy": _CrossEntropy, "binary": _Binary}

@@ -34,6 +34,8 @@ from . import (
     reg,
     shampoo,
     sophia,
+    target_surrogate,
+    thermodynamic,
     torch_optimizers,
     trust_region,
 )
@@ -68,6 +70,8 @@ from .psgd_xmat import PSGDXMat
 from .reg import REG
 from .shampoo import Shampoo
 from .sophia import Sophia
+from .target_surrogate import TargetSurrogate, target_surrogate_sgd
+from .thermodynamic import ThermodynamicNaturalGradient
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 from .weight_decay import WeightDecay
 
@@ -114,10 +118,13 @@ __all__ = [
     "PSGDXMat",
     "Shampoo",
     "Sophia",
+    "TargetSurrogate",
+    "ThermodynamicNaturalGradient",
     "WeightDecay",
     "cautious_adamw",
     "sgd_with_coordinate_clip",
     "sgd_with_gradient_noise",
+    "target_surrogate_sgd",
 ]
 
 CARDS = (
@@ -151,6 +158,8 @@ CARDS = (
     reg.CARD,
     shampoo.CARD,
     sophia.CARD,
+    target_surrogate.CARD,
+    thermodynamic.CARD,
     *trust_region.CARDS,
     *torch_optimizers.CARDS,
 )

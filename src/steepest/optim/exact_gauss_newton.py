@@ -29,9 +29,9 @@ class ExactGaussNewton(BatchOptimizer):
           = J^\top \big(Q J J^\top + b \lambda I\big)^{-1} r, \qquad
         x \leftarrow x + \alpha d
 
-    The second form is a system of :math:`b c` unknowns, solved by LU in float64, since it is not symmetric. A step takes
-    :math:`c` gradients of the batch, :math:`O((bc)^2 d + (bc)^3)` operations and :math:`b c d` numbers of memory: it is
-    for few outputs.
+    The second form is a system of :math:`b c` unknowns, solved by LU in float64, since it is not symmetric. A step
+    takes :math:`c` gradients of the batch, :math:`O((bc)^2 d + (bc)^3)` operations and memory for :math:`b c d`
+    numbers: it is for few outputs.
 
     With ``momentum`` :math:`\beta`, :math:`m \leftarrow \beta m + (1 - \beta) d`, and :math:`d` becomes
     :math:`m / (1 - \beta^t)`; where a line search finds that this does not descend, it takes the direction without.
@@ -51,8 +51,8 @@ class ExactGaussNewton(BatchOptimizer):
         RuntimeError: in a step, a batch norm is in training mode.
 
     The damping adapts as in the paper; the authors' code of 2024 does not do so, and that of 2026 uses other factors.
-    There, the operator for the cross-entropy multiplies by a Cholesky factor in place of its transpose; this follows the
-    equations above.
+    There, the operator for the cross-entropy multiplies by a Cholesky factor in place of its transpose; this follows
+    the equations above.
 
     Source: Korbit, Adeoye, Bemporad, Zanon (2024), Exact Gauss-Newton Optimization for Training Deep Neural Networks,
     arXiv 2405.14402.
