@@ -173,8 +173,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     equal = all(lows[name, kind] <= 0 for name in _TASKS for kind in kinds[:2])
     fewer = all(lows[name, kinds[2]] <= 0 for name in _TASKS)
     told = [
-        f"{name}: EGN {figures[f'{name}_egn']:.3g}, with a quarter of the iterations {figures[f'{name}_egn_fewer']:.3g}, "
-        f"SGD {figures[f'{name}_sgd']:.3g}, Adam {figures[f'{name}_adam']:.3g}, in "
+        f"{name}: EGN {figures[f'{name}_egn']:.3g}, with a quarter of the iterations "
+        f"{figures[f'{name}_egn_fewer']:.3g}, SGD {figures[f'{name}_sgd']:.3g}, Adam {figures[f'{name}_adam']:.3g}, in "
         + ", ".join(f"{figures[f'{name}_seconds_{side}']:.2g}" for side in ("egn", "sgd", "adam"))
         + " s of training (EGN, SGD, Adam)"
         for name in _TASKS
@@ -224,8 +224,8 @@ CLAIM = Claim(
     test="""\
 Perceptrons with two hidden layers on a regression (diabetes, 442 rows) and a classification (handwritten digits, half
 of them for the test). EGN chooses among four step sizes and two dampings, SGD with momentum and Adam among as many
-learning rates, all by the validation split; schedules are the same (warm-up, cosine). Fresh seeds are scored on the test
-split after equally many mini-batches, and EGN also after a quarter of them, with the settings tuned for all. The
+learning rates, all by the validation split; schedules are the same (warm-up, cosine). Fresh seeds are scored on the
+test split after equally many mini-batches, and EGN also after a quarter of them, with the settings tuned for all. The
 seconds of training are told and not judged: an iteration of EGN takes a gradient for every output and solves a system.
 The paper's data are larger (housing, superconductors, diamonds, reviews), and it also has control tasks.""",
     rule=RULE,

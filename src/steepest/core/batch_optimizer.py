@@ -192,6 +192,6 @@ class BatchOptimizer(Optimizer):
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
                 raise RuntimeError(
                     f"{type(self).__name__}: the batch norm {name or type(module).__name__!r} is in training mode, "
-                    "where it couples the samples, so that they have no Jacobians of their own; put it into eval(), or use "
-                    "a group or layer norm"
+                    "where it couples the samples, so that they have no Jacobians of their own; put it into eval(), or "
+                    "use a group or layer norm"
                 )
