@@ -45,6 +45,7 @@ _MODULES = {
     "saddle-free-newton": "saddle_free_newton",
     "shampoo": "shampoo",
     "sophia": "sophia",
+    "target-surrogate": "target_surrogate",
     "tngd": "thermodynamic",
     "trust-region": "trust_region",
     "wgsef": "wgsef",

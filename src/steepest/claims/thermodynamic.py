@@ -172,7 +172,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     said = (
         f"The training loss is {', '.join(f'{v:.3g}' for v in at[:-1])} at the times "
         f"{', '.join(f'{t:g}' for t in TIMES)}, {at[-1]:.3g} with the natural gradient, "
-        f"{others[0]:.3g} with SGD and {others[1]:.3g} with Adam. In log10, t = {LONG:g} differs from the natural gradient by {figures[names[1]]:+.3f} and noise from none by "
+        f"{others[0]:.3g} with SGD and {others[1]:.3g} with Adam. In log10, t = {LONG:g} "
+        f"differs from the natural gradient by {figures[names[1]]:+.3f} and noise from none by "
         f"{figures[names[2]]:+.3f}; t = {TIMES[-1]:g} differs from Adam by {figures['long_less_adam']:+.3f} "
         f"({figures['long_less_adam_low']:+.3f} to {figures['long_less_adam_high']:+.3f})."
     )
