@@ -36,6 +36,7 @@ _MODULES = {
     "lion": "lion",
     "lion-k": "lion_k",
     "marsadamw": "mars",
+    "mfac": "mfac",
     "muon": "muon",
     "optimistic-amsgrad": "optimistic_amsgrad",
     "nesterov": "convex_handbook",
