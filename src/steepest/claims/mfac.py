@@ -247,8 +247,8 @@ Perceptrons with two hidden layers of 64 units on scikit-learn's digits, half of
 that Adam has trained lose a part of their weights at once, by the scores of the optimal brain surgeon from the
 empirical Fisher matrix of single samples, with its correction of the weights that stay; by the diagonal of the same
 matrix; or by magnitude. The damping of the first two is chosen among as many values by the validation split.
-Training: M-FAC with the last 64 gradients chooses among four learning rates and two dampings, SGD with momentum and Adam
-among as many learning rates. The paper prunes ResNet-50 and MobileNet on ImageNet and trains ResNets on CIFAR.""",
+Training: M-FAC with the last 64 gradients chooses among four learning rates and two dampings, SGD with momentum and
+Adam among as many learning rates. The paper prunes ResNet-50 and MobileNet on ImageNet and trains ResNets on CIFAR.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "10 steps, two settings and one seed per side; seconds; always inconclusive",
