@@ -45,7 +45,8 @@ class ThermodynamicNaturalGradient(BatchOptimizer):
         lr: :math:`\eta \ge 0`.
         damping: :math:`\lambda > 0`; without it what no sample sees would never relax.
         time: :math:`t` in [0, inf], in units of the inverse of the curvature (the device's time constant).
-        temperature: :math:`\kappa \ge 0`, the strength of the noise.
+        temperature: :math:`\kappa \ge 0`, the strength of the noise. What no sample sees relaxes to a variance of
+            :math:`\kappa / \lambda` per parameter, of which the step takes :math:`\eta^2`.
         momentum: in [0, 1): :math:`m \leftarrow \mu m + y_t` is what is stepped along, as in SGD.
         warm_start: whether the process starts where it ended.
         delay: the time :math:`\ge 0` for which it runs on after the step; it has no effect without ``warm_start``.

@@ -22,12 +22,13 @@ WINNER = {
     **spread("long_less_adam", -0.3, -0.1),
 }
 
-#: Each part by itself: order, size of the gain, the limit from both sides, noise, Adam; and a missing score.
+#: Each part by itself: order, gain, limit, noise that matters or breaks a run, Adam; and a missing score.
 CHANGES = [
     ({"log10_loss_t_20": -0.55}, NO),
     (spread("long_less_short", -0.1, 0.1), NO),
     (spread("very_long_less_natural_gradient", 0.02, 0.06), PARTLY),
     (spread("noise_less_none", -0.06, 0.01), PARTLY),
+    (spread("noise_less_none", None, None), PARTLY),
     (spread("long_less_adam", -0.1, 0.1), PARTLY),
     (spread("long_less_adam", None, None), UNKNOWN),
 ]
