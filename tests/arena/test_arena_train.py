@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from steepest.arena.measure import PeakMemory
 from steepest.arena.train import evaluate, factor, train
+from steepest.catalogue import card as catalogue_card
 from steepest.core.card import Float
 from steepest.core.memory import state_bytes
 
@@ -131,6 +132,20 @@ def test_closure_methods_train_and_count_gradients_as_steps():
     assert outcome.status == "complete"
     assert 20 <= outcome.steps < 20 + 5
     assert outcome.metric < outcome.curve[0].validation_metric / 5
+
+
+def test_methods_that_take_the_batch_are_given_the_task_s_loss_and_count_a_gradient_per_output():
+    """A linear regression is solved by a few damped Gauss-Newton steps; five outputs cost five gradients."""
+    egn = catalogue_card("egn")
+    outcome = train(tiny_task(), egn, {"lr": 1.0, "damping": 0.01}, seed=0, steps=20)
+    assert (outcome.status, outcome.steps) == ("complete", 20)
+    assert outcome.metric < outcome.curve[0].validation_metric / 5
+    wide = tiny_task(model=lambda: nn.Linear(5, 5), loss=lambda z, y: (z - y[:, None]).square().mean())
+    assert train(wide, egn, {"lr": 1.0}, seed=0, steps=20).steps == 20
+    assert train(wide, egn, {"lr": 1.0}, seed=0, steps=21).steps == 25
+    surrogate = catalogue_card("target-surrogate")
+    outcome = train(tiny_task(), surrogate, {"lr": 0.1, "inner_steps": 5}, seed=0, steps=20)
+    assert (outcome.status, outcome.steps) == ("complete", 20)
 
 
 def test_divergence_is_an_outcome_with_a_reason():

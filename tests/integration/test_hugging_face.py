@@ -21,7 +21,9 @@ pytestmark = pytest.mark.integration
 #: The Trainer calls ``step()``: methods that need a closure or the loss are not for it.
 #: Trainers call backward themselves: not for methods that want a closure, or differentiate the loss twice.
 OURS = sorted(
-    name for name, entry in cards("optim").items() if not entry.wraps and not {"closure", "hvp"} & set(entry.needs)
+    name
+    for name, entry in cards("optim").items()
+    if not entry.wraps and not {"closure", "hvp", "batch"} & set(entry.needs)
 )
 
 

@@ -15,8 +15,11 @@ from steepest.core.optimizer import RuleOptimizer
 from steepest.core.rule import compute_dtype
 from steepest.optim import adahessian, sophia
 
-#: Methods with a rule; transforms wrap others and have a contract of their own, ``test_contract_transforms.py``.
-OURS = {name: e for name, e in cards("optim").items() if not e.wraps and e.family != "transform"}
+#: Methods with a rule; transforms wrap others and have a contract of their own, ``test_contract_transforms.py``, as
+#: have methods that take the batch, ``test_contract_batch.py``.
+OURS = {
+    name: e for name, e in cards("optim").items() if not e.wraps and e.family != "transform" and "batch" not in e.needs
+}
 
 
 class _Fed(CurvatureOptimizer):
@@ -70,6 +73,15 @@ class Case:
     def coupled(self) -> bool:
         """Whether the tensors of a group influence each other: by a norm of all their gradients, say."""
         return self.cls.algorithm.measure is not None
+
+    @property
+    def pure(self) -> bool:
+        """Whether the method has a functional form, which those lack that write in place or are fed from outside."""
+        try:
+            self.cls.functional(**self.settings)
+        except TypeError:
+            return False
+        return True
 
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
@@ -139,6 +151,7 @@ CASES = (
     Case("marslion", {"lr": 0.01, "weight_decay": 0.1, "gamma": 0.2}),
     Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2}),
     Case("marsshampoo", {"lr": 0.02, "weight_decay": 0.1, "gamma": 0.2, "orthogonalization": "exact"}, "exact"),
+    Case("mfac", {"lr": 0.01, "weight_decay": 0.1, "momentum": 0.8, "damping": 0.1, "history_size": 3}, buffers=4),
     Case("optimistic-amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99)}),
     Case("induced-metric", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
     Case("induced-metric-rms", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),

@@ -3,9 +3,9 @@
 Budget
     In steps, one step is one gradient evaluation on a mini-batch: a closure method that evaluates the gradient twenty
     times in one ``step`` call uses twenty of them (and may overshoot the budget by the last call); a Hessian-vector
-    product, or a gradient on sampled targets, counts as one more. In seconds, the
-    clock counts training alone: evaluations stop it, and what a first step costs a process (imports, compilation) is
-    not on it.
+    product, or a gradient on sampled targets, counts as one more. A method that takes the mini-batch itself says how
+    many gradients its step took: one for every output of which it makes the Jacobian. In seconds, the clock counts
+    training alone: evaluations stop it, and what a first step costs a process (imports, compilation) is not on it.
 Schedule
     The learning rate of every parameter group is its own value times a factor: linear warm-up over the first 5 % of the
     budget, then a cosine down to 0 at its end.
@@ -202,11 +202,10 @@ class _Run:
         torch.manual_seed(self.seed)
         model = task.build(self.seed).to(device).train()
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)  # a method may freeze some later
-        optimizer = self.card.build(model, **self.settings)
+        optimizer = self._build(model)
         groups = optimizer.param_groups
         rates = [float(group["lr"]) if "lr" in group else None for group in groups]
         batches = _batches(task, training, torch.Generator().manual_seed(self.seed))
-        closure_method = "closure" in self.card.needs
         check_every = 1 if device.type == "cpu" else 10
 
         start = evaluate(task, model, validation)
@@ -240,7 +239,11 @@ class _Run:
                         current.fill_(rate * scale)
                     else:
                         group["lr"] = rate * scale
-            if closure_method:
+            if "batch" in self.card.needs:
+                total = total + optimizer.step_on(inputs, targets).detach()
+                self.steps += optimizer.gradient_evaluations
+                since += 1
+            elif "closure" in self.card.needs:
                 optimizer.step(closure)
             else:
                 closure()
@@ -275,6 +278,11 @@ class _Run:
             outcome["peak_memory_bytes"] = memory.peak() if memory is not None else None
             outcome["state_bytes_per_parameter"] = state_bytes(optimizer) / trained
         return Outcome("complete", None, self.steps, self.clock.total, tuple(self.curve), **outcome)
+
+    def _build(self, model: nn.Module) -> Any:
+        """The optimizer; one that takes the batch is given the task's loss, since it evaluates the model itself."""
+        own = {"loss": self.task.loss} if "batch" in self.card.needs else {}
+        return self.card.build(model, **{**own, **self.settings})
 
     def _estimate(self, model: nn.Module, optimizer: Any, inputs: Tensor) -> int:
         """An estimate of curvature from sampled targets, where the method wants one; the gradients it took."""
@@ -313,7 +321,7 @@ class _Run:
         if key in _WARM:
             return
         model = self.task.build(self.seed).to(self.device).train()
-        optimizer = self.card.build(model, **self.settings)
+        optimizer = self._build(model)
         inputs, targets = next(_batches(self.task, training, torch.Generator().manual_seed(self.seed)))
 
         def closure() -> Tensor:
@@ -321,7 +329,9 @@ class _Run:
             optimizer.zero_grad()
             return self._differentiate(model, optimizer, inputs, targets)[0]
 
-        if "closure" in self.card.needs:
+        if "batch" in self.card.needs:
+            optimizer.step_on(inputs, targets)
+        elif "closure" in self.card.needs:
             optimizer.step(closure)
         else:
             closure()

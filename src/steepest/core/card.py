@@ -99,7 +99,9 @@ class MethodCard:
         target: where the class is, as ``"package.module:Class"``, or a function that takes the same arguments as a
             class would and builds the optimizer; imported on first use.
         papers: the sources.
-        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"estimator"`` says
+        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"batch"`` says that
+            it evaluates the model itself: it takes the model and ``loss=``, and steps by ``step_on(inputs, targets)``;
+            ``"estimator"`` says
             that the class has the interface of scikit-learn and is given data, ``"function"`` that it is a function
             of features and targets.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods

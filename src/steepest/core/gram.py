@@ -6,10 +6,12 @@ They are solved in the space of the rows: by the push-through identity,
     (\lambda I + \tfrac1m G^\top G)^{-1} v = \tfrac1\lambda \big(v - G^\top (m \lambda I + G G^\top)^{-1} G v\big)
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-__all__ = ["GramSolver", "push_through"]
+__all__ = ["GramSolver", "GramSpectrum", "push_through"]
 
 
 class GramSolver:
@@ -63,6 +65,42 @@ class GramSolver:
         r""":math:`F^{-1} v` for rows :math:`G` of shape ``(m, d)`` and a vector ``(d,)``."""
         solution: Tensor = (v - rows.mT @ self.coefficients(rows @ v)) / self.damping
         return solution
+
+
+class GramSpectrum:
+    r"""Functions of :math:`F = \lambda I + G^\top G / m`, by the eigenvalues of the Gram matrix.
+
+    With :math:`G G^\top / m = V \Sigma V^\top` and the orthonormal :math:`U = G^\top V (m \Sigma)^{-1/2}`,
+
+    .. math::
+        \phi(F)\, v = \phi(\lambda)\, v + U \big(\phi(\lambda I + \Sigma) - \phi(\lambda) I\big) U^\top v
+
+    Eigenvalues that are rounding errors in the dtype of the rows are taken for zero.
+
+    Args:
+        rows: :math:`G`, ``(m, d)``.
+        damping: :math:`\lambda \ge 0`.
+        divisor: :math:`m`; by default the number of rows.
+    """
+
+    def __init__(self, rows: Tensor, damping: float, divisor: float | None = None) -> None:
+        divisor = float(len(rows) if divisor is None else divisor)
+        gram = (rows @ rows.mT).double() / divisor
+        # What is not finite has no eigenvalues, and makes what is computed from them NaN.
+        finite = bool(gram.isfinite().all())
+        values, vectors = torch.linalg.eigh(gram) if finite else (gram[0] * torch.nan, gram * torch.nan)
+        known = ~(values <= values[-1] * torch.finfo(rows.dtype).eps * len(rows))
+        self.rows, self.damping = rows, damping
+        #: The eigenvalues of :math:`G^\top G / m` above zero, ascending, in float64.
+        self.values = values[known]
+        self._basis = vectors[:, known] / (divisor * self.values).sqrt()
+
+    def apply(self, function: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        """``function(F) v``, for a function that maps a tensor of eigenvalues to one of its shape."""
+        off = function(self.values.new_tensor([self.damping]))
+        change = function(self.damping + self.values) - off
+        inside = change * (self._basis.mT @ (self.rows @ v).double())
+        return off.to(v.dtype) * v + self.rows.mT @ (self._basis @ inside).to(v.dtype)
 
 
 def push_through(rows: Tensor, right: Tensor, damping: float, weight: Tensor | None = None) -> Tensor:

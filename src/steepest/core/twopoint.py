@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from .functional import Functional
 from .optimizer import RuleOptimizer
 
-__all__ = ["RandomState", "TwoPointOptimizer", "gradients_at"]
+__all__ = ["RandomState", "TwoPointOptimizer", "buffers_put_back", "gradients_at"]
 
 
 class RandomState:
@@ -45,7 +45,7 @@ def _index(device: torch.device) -> tuple[torch.device, ...]:
 
 
 @contextmanager
-def _buffers_put_back() -> Iterator[None]:
+def buffers_put_back() -> Iterator[None]:
     """Buffers of every module that runs inside (running statistics, power iterations) are afterwards as before.
 
     Which modules those are is seen by a hook: an optimizer knows its parameters and not always the model.
@@ -102,7 +102,7 @@ def gradients_at(
     moved = [(p, point, p.detach().clone()) for p, point in zip(params, points, strict=True) if point is not None]
     grads = [p.grad for p in params]
     try:
-        with _buffers_put_back():
+        with buffers_put_back():
             if start is not None:
                 start.restore()
             for p, point, _ in moved:

@@ -18,12 +18,14 @@ from . import (
     coordinate_clip,
     diffgrad,
     drop_muon,
+    exact_gauss_newton,
     frugal,
     gradient_noise,
     induced_metric,
     lion,
     lion_k,
     mars,
+    mfac,
     muon,
     optimistic_amsgrad,
     psgd,
@@ -32,6 +34,8 @@ from . import (
     reg,
     shampoo,
     sophia,
+    target_surrogate,
+    thermodynamic,
     torch_optimizers,
     trust_region,
 )
@@ -49,12 +53,14 @@ from .cautious import Cautious, cautious_adamw
 from .coordinate_clip import CoordinateClip, sgd_with_coordinate_clip
 from .diffgrad import DiffGrad
 from .drop_muon import DropMuon
+from .exact_gauss_newton import ExactGaussNewton
 from .frugal import FRUGAL
 from .gradient_noise import GradientNoise, sgd_with_gradient_noise
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
 from .mars import MARSAdamW, MARSLion, MARSShampoo
+from .mfac import MFAC
 from .muon import Muon
 from .norm_clip import NormClip
 from .optimistic_amsgrad import OptimisticAMSGrad
@@ -64,6 +70,8 @@ from .psgd_xmat import PSGDXMat
 from .reg import REG
 from .shampoo import Shampoo
 from .sophia import Sophia
+from .target_surrogate import TargetSurrogate, target_surrogate_sgd
+from .thermodynamic import ThermodynamicNaturalGradient
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 from .weight_decay import WeightDecay
 
@@ -71,6 +79,7 @@ __all__ = [
     "ASGO",
     "DASGO",
     "FRUGAL",
+    "MFAC",
     "PSGD",
     "PSGDLRA",
     "REG",
@@ -90,6 +99,7 @@ __all__ = [
     "CoordinateClip",
     "DiffGrad",
     "DropMuon",
+    "ExactGaussNewton",
     "ExtrapolatedTrustRegion",
     "GradientNoise",
     "HybridAuON",
@@ -108,10 +118,13 @@ __all__ = [
     "PSGDXMat",
     "Shampoo",
     "Sophia",
+    "TargetSurrogate",
+    "ThermodynamicNaturalGradient",
     "WeightDecay",
     "cautious_adamw",
     "sgd_with_coordinate_clip",
     "sgd_with_gradient_noise",
+    "target_surrogate_sgd",
 ]
 
 CARDS = (
@@ -129,12 +142,14 @@ CARDS = (
     coordinate_clip.CARD,
     diffgrad.CARD,
     drop_muon.CARD,
+    exact_gauss_newton.CARD,
     frugal.CARD,
     gradient_noise.CARD,
     *induced_metric.CARDS,
     lion.CARD,
     lion_k.CARD,
     *mars.CARDS,
+    mfac.CARD,
     muon.CARD,
     optimistic_amsgrad.CARD,
     psgd.CARD,
@@ -143,6 +158,8 @@ CARDS = (
     reg.CARD,
     shampoo.CARD,
     sophia.CARD,
+    target_surrogate.CARD,
+    thermodynamic.CARD,
     *trust_region.CARDS,
     *torch_optimizers.CARDS,
 )
