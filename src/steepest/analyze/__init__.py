@@ -1,14 +1,16 @@
-"""Instruments that explain a run: spectra, sharpness, noise, bounds."""
+"""Instruments that explain a run: spectra, sharpness, noise, bounds; and what can be left out of a model."""
 
-from . import last_iterate, noise_scale, run_watch, sharpness_measures, spectral_density
+from . import last_iterate, noise_scale, pruning, run_watch, sharpness_measures, spectral_density
 from .last_iterate import WorstCase, last_iterate_bound, step_sizes
 from .noise_scale import GradientNoiseScale, gradient_noise_scale
+from .pruning import InverseFisher, prune
 from .run_watch import RunExplanation, RunWatch
 from .sharpness_measures import Sharpness, ascent_sharpness, directional_sharpness, sharpness
 from .spectral_density import Spectrum, spectrum
 
 __all__ = [
     "GradientNoiseScale",
+    "InverseFisher",
     "RunExplanation",
     "RunWatch",
     "Sharpness",
@@ -18,6 +20,7 @@ __all__ = [
     "directional_sharpness",
     "gradient_noise_scale",
     "last_iterate_bound",
+    "prune",
     "sharpness",
     "spectrum",
     "step_sizes",
@@ -26,15 +29,8 @@ __all__ = [
 CARDS = (
     last_iterate.CARD,
     noise_scale.CARD,
+    pruning.CARD,
     run_watch.CARD,
     *sharpness_measures.CARDS,
     spectral_density.CARD,
 )
-"""Instruments that explain a run: spectra, sharpness, bounds; and what can be left out of a model."""
-
-from . import pruning
-from .pruning import InverseFisher, prune
-
-__all__ = ["InverseFisher", "prune"]
-
-CARDS = (pruning.CARD,)
