@@ -35,6 +35,7 @@ _MODULES = {
     "lion": "lion",
     "lion-k": "lion_k",
     "marsadamw": "mars",
+    "model-based": "model_based",
     "muon": "muon",
     "optimistic-amsgrad": "optimistic_amsgrad",
     "nesterov": "convex_handbook",
