@@ -191,10 +191,11 @@ def _thin(course: Course) -> dict[str, list[float]]:
 RULE = f"""\
 Three parts, of relative gaps (of the value, to that at the start) on ridge logistic regression:
 
-1. after {EARLY:g} passes over the data the gap of stochastic gradients is below that of L-BFGS: the mean of log10 of
-   their ratio is below 0 by its 95 % interval; and L-BFGS reaches {PRECISE:g} in all runs, stochastic gradients in none;
-2. with a constant step they end in a noise ball that halving the step divides by {HALVING[0]:g} to {HALVING[1]:g} in the
-   mean;
+1. after {EARLY:g} passes over the data the gap of stochastic gradients is below that of L-BFGS: the mean of log10
+   of their ratio is below 0 by its 95 % interval; and L-BFGS reaches {PRECISE:g} in all runs, stochastic gradients in
+   none;
+2. with a constant step they end in a noise ball that halving the step divides by {HALVING[0]:g} to {HALVING[1]:g} in
+   the mean;
 3. SAGA and SVRG reach {TINY:g} in all runs, and log gaps of growing batches lie on a line over the iterations until all
    samples are used: a coefficient of determination of at least {STRAIGHT:g} in the median.
 
@@ -268,10 +269,10 @@ CLAIM = Claim(
     paper=card("large-scale-ml").papers[0],
     test=f"""\
 Logistic regression with a ridge of {RIDGE:g} on random rows of w8a. Stochastic gradients take batches of {BATCH} and
-the best of {len(STEPS)} constant steps (on another draw of rows, after {EARLY:g} passes); L-BFGS, SAGA and SVRG run
-with their defaults (SVRG from its last iterate). Work is counted in passes: as many gradients of single samples as
-there are samples. For the noise ball, two constant steps that differ by a factor of two run side by side, and the second half of
-each run is averaged. Batches grow by {100 * (GROWTH - 1):.0f} % per step.""",
+the best of {len(STEPS)} constant steps (on another draw of rows, after {EARLY:g} passes); L-BFGS, SAGA and SVRG
+run with their defaults (SVRG from its last iterate). Work is counted in passes: as many gradients of single samples as
+there are samples. For the noise ball, two constant steps that differ by a factor of two run side by side, and the
+second half of each run is averaged. Batches grow by {100 * (GROWTH - 1):.0f} % per step.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one draw of 100 rows; seconds; always inconclusive",
