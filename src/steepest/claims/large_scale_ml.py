@@ -37,7 +37,9 @@ HALVING = (1.6, 2.4)
 STRAIGHT = 0.95
 RIDGE, BATCH, GROWTH = 0.01, 10, 1.02
 #: Multiples of 1 / (4 L) that stochastic gradients choose from.
-STEPS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+STEPS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+#: The longer of the two steps whose noise balls are compared, likewise.
+BALL = 16.0
 Course = list[tuple[float, float]]
 
 
@@ -46,13 +48,14 @@ class _Scale:
     seeds: int
     rows: int
     passes: int
-    ball: int  # passes of the runs that end in the noise ball
+    reduced: int  # passes for the methods with variance reduction
+    ball: int  # passes of the runs in the noise ball
 
 
 _SCALES = {
-    Size.SMOKE: _Scale(1, 100, 3, 2),
-    Size.LAPTOP: _Scale(5, 2000, 60, 60),
-    Size.FULL: _Scale(20, 49_749, 100, 100),
+    Size.SMOKE: _Scale(1, 100, 3, 3, 2),
+    Size.LAPTOP: _Scale(5, 2000, 60, 200, 60),
+    Size.FULL: _Scale(20, 49_749, 100, 300, 100),
 }
 
 
@@ -73,7 +76,8 @@ class _Logistic:
         exact = LBFGS(memory=30).run(
             self.problem.as_smooth(), self.start, budget="2000steps", tolerance=1e-12, record_every=2000
         )
-        self.best = float(self.problem.value(exact.solution))
+        self.minimizer = exact.solution
+        self.best = float(self.problem.value(self.minimizer))
         self.far = float(self.problem.value(self.start)) - self.best
 
     def gap(self, x: Tensor) -> float:
@@ -87,13 +91,23 @@ class _Logistic:
         return 0.25 / constant
 
 
-def _course(solver: Any, data: _Logistic, passes: float, seed: int, problem: Any = None, enough: float = 0.0) -> Course:
+def _course(
+    solver: Any,
+    data: _Logistic,
+    passes: float,
+    seed: int,
+    *,
+    problem: Any = None,
+    start: Tensor | None = None,
+    enough: float = 0.0,
+) -> Course:
     """Passes over the data and relative gap after every step of a solver; a pass is as many gradients as samples."""
     problem = data.problem if problem is None else problem
+    start = data.start if start is None else start
     counts = OracleCounts()
-    found: Course = [(0.0, 1.0)]
+    found: Course = [(0.0, data.gap(start) or 1.0)]
     with torch.no_grad(), counting(counts):
-        state = solver.init(problem, data.start, torch.Generator().manual_seed(seed))
+        state = solver.init(problem, start, torch.Generator().manual_seed(seed))
     while found[-1][0] < passes and found[-1][1] > enough:
         with torch.no_grad(), counting(counts):
             state = solver.step(problem, state)
@@ -142,21 +156,21 @@ def measure(context: Context) -> Measured:
     for seed in seeds:
         context.say(f"seed {seed}")
         data = _Logistic(scale.rows, seed)
-        for name, solver, goal in (
-            ("sgd", _sgd(data, factor, quarter), PRECISE),
-            ("saga", SAGA(batch=BATCH, inner=4 * quarter), TINY),
-            ("svrg", SVRG(batch=BATCH, snapshot="last"), TINY),
+        for name, solver, goal, passes in (
+            ("sgd", _sgd(data, factor, quarter), PRECISE, scale.passes),
+            ("saga", SAGA(batch=BATCH, inner=4 * quarter), TINY, scale.reduced),
+            ("svrg", SVRG(batch=BATCH, snapshot="last"), TINY, scale.reduced),
         ):
-            course = _course(solver, data, scale.passes, seed, enough=0.1 * goal)
+            course = _course(solver, data, passes, seed, enough=0.1 * goal)
             missed[name] += _reaches(course, goal) is None
             courses[name].append(course)
-        full = _course(LBFGS(), data, scale.passes, seed, data.problem.as_smooth(), enough=0.1 * PRECISE)
+        full = _course(LBFGS(), data, scale.passes, seed, problem=data.problem.as_smooth(), enough=0.1 * PRECISE)
         missed["lbfgs"] += _reaches(full, PRECISE) is None
         courses["lbfgs"].append(full)
         early.append(math.log10(_at(courses["sgd"][-1], EARLY) / _at(full, EARLY)))
         ends = []
-        for part in (1.0, 0.5):  # of the longest step: runs that only go on around their noise ball
-            late = _course(_sgd(data, 4 * part, quarter), data, scale.ball, seed)
+        for part in (1.0, 0.5):
+            late = _course(_sgd(data, BALL * part, quarter), data, scale.ball, seed, start=data.minimizer)
             ends.append(float(np.mean([gap for spent, gap in late if spent >= scale.ball / 2])))
         balls.append(ends[0] / ends[1])
         growing = GrowingBatches(batch=1, growth=GROWTH)
@@ -177,7 +191,7 @@ def measure(context: Context) -> Measured:
     series = {name: _thin(found[0]) for name, found in courses.items()}
     budgets = {
         "step sizes that stochastic gradients choose from": ", ".join(f"{f:g} / (4 L)" for f in STEPS),
-        "passes per run": scale.passes,
+        "passes per run": f"{scale.passes}; SAGA and SVRG up to {scale.reduced}",
         "rows": scale.rows,
     }
     return Measured(figures, series, seeds, budgets)
@@ -271,8 +285,8 @@ CLAIM = Claim(
 Logistic regression with a ridge of {RIDGE:g} on random rows of w8a. Stochastic gradients take batches of {BATCH} and
 the best of {len(STEPS)} constant steps (on another draw of rows, after {EARLY:g} passes); L-BFGS, SAGA and SVRG
 run with their defaults (SVRG from its last iterate). Work is counted in passes: as many gradients of single samples as
-there are samples. For the noise ball, two constant steps that differ by a factor of two run side by side, and the
-second half of each run is averaged. Batches grow by {100 * (GROWTH - 1):.0f} % per step.""",
+there are samples. For the noise ball, two constant steps ({BALL / 4:g} / L and half of it) start at the
+minimizer, and the second half of each run is averaged. Batches grow by {100 * (GROWTH - 1):.0f} % per step.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one draw of 100 rows; seconds; always inconclusive",
@@ -282,4 +296,9 @@ second half of each run is averaged. Batches grow by {100 * (GROWTH - 1):.0f} % 
     measure=measure,
     judge=judge,
     draw=draw,
+    seen="""\
+The rule was fixed before any figures were seen. The experiment was changed once after a first run: there both noise balls
+were measured on runs from the start, which after 60 passes were still on their way (the shorter step the more so; the
+ratio was 1.11), SVRG had 60 passes, fewer than its own rate asks for, and the best step of stochastic gradients was the
+largest of the grid. Now those runs start at the minimizer, SAGA and SVRG have 200 passes, and the grid goes on.""",
 )
