@@ -297,8 +297,9 @@ minimizer, and the second half of each run is averaged. Batches grow by {100 * (
     judge=judge,
     draw=draw,
     seen="""\
-The rule was fixed before any figures were seen. The experiment was changed once after a first run: there both noise balls
-were measured on runs from the start, which after 60 passes were still on their way (the shorter step the more so; the
-ratio was 1.11), SVRG had 60 passes, fewer than its own rate asks for, and the best step of stochastic gradients was the
-largest of the grid. Now those runs start at the minimizer, SAGA and SVRG have 200 passes, and the grid goes on.""",
+The rule was fixed before any figures were seen. The experiment was changed once after a first run: there both noise
+balls were measured on runs from the start, which after 60 passes were still on their way (the shorter step the more
+so; the ratio was 1.11), SVRG had 60 passes, fewer than its own rate asks for, and the best step of stochastic
+gradients was the largest of the grid. Now those runs start at the minimizer, SAGA and SVRG have 200 passes, and the
+grid goes on.""",
 )
