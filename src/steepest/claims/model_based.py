@@ -206,9 +206,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             place.plot(series["steps"], epochs, alpha=0.85, **style)
         place.axhline(series["most"], color="k", linestyle=":", linewidth=1)
         place.set_xscale("log")
-        place.set_yscale("log")
+        place.set_ylim(0, 1.06 * series["most"])
         place.set_xlabel("step size")
-        place.set_ylabel(f"epochs to {TARGET:g}, mean (dotted: the most)")
+        place.set_ylabel(f"epochs to {TARGET:g} (dotted: all)")
         place.set_title(said.capitalize())
     axes[0].legend()
     return figure
