@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 TOLERANCE = 1e-12
 
 #: Those that differentiate the loss themselves take no DDP; they average over processes on their own.
-OURS = sorted(name for name, card in cards("optim").items() if not card.wraps and "hvp" not in card.needs)
+OURS = sorted(name for name, card in cards("optim").items() if not card.wraps and not card.differentiates)
 TRANSFORMED = {name for name in OURS if cards("optim")[name].family == "transform"}
 #: Where the defaults do not serve many processes: Drop-Muon may drop nothing there, and what FRUGAL's blocks keep has
 #: other sizes in other periods, which checkpoints made by a template do not know.

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 #: Lightning calls backward itself: not for methods that differentiate the loss twice.
-OURS = sorted(name for name, entry in cards("optim").items() if not entry.wraps and "hvp" not in entry.needs)
+OURS = sorted(name for name, entry in cards("optim").items() if not entry.wraps and not entry.differentiates)
 
 
 class Regression(lightning.LightningModule):

@@ -8,7 +8,8 @@ Budget
     not on it.
 Schedule
     The learning rate of every parameter group is its own value times a factor: linear warm-up over the first 5 % of the
-    budget, then a cosine down to 0 at its end.
+    budget, then a cosine down to 0 at its end. Where a method sets its own step size, ``lr`` is a factor on the step,
+    so the schedule shortens what the method has chosen.
 Randomness
     The seed fixes the initial parameters, the mini-batches (a generator of their own) and torch's global state, alike
     for every method: runs of two methods with the same seed are paired.
@@ -241,7 +242,9 @@ class _Run:
                     else:
                         group["lr"] = rate * scale
             if closure_method:
+                products = getattr(optimizer, "hessian_products", 0)
                 optimizer.step(closure)
+                self.steps += getattr(optimizer, "hessian_products", 0) - products
             else:
                 closure()
                 optimizer.step()
@@ -291,12 +294,16 @@ class _Run:
     def _differentiate(self, model: nn.Module, optimizer: Any, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
         """The loss of a mini-batch, with its gradients in place, and the gradient evaluations that it took.
 
-        A Hessian-vector product counts as one more.
+        A Hessian-vector product counts as one more. Where a closure is wanted by a method that differentiates the loss
+        itself, the gradients are left to it; each call counts as one evaluation.
         """
-        if "hvp" not in self.card.needs:
+        if not self.card.differentiates:
             loss = self.task.loss(model(inputs), targets)
             loss.backward()
             return loss, 1
+        if "closure" in self.card.needs:
+            with twice_differentiable():
+                return self.task.loss(model(inputs), targets), 1
         twice = bool(optimizer.wants_estimate)
         with twice_differentiable():
             loss = self.task.loss(model(inputs), targets)

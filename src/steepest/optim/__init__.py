@@ -25,12 +25,15 @@ from . import (
     lion_k,
     mars,
     muon,
+    oasis,
     optimistic_amsgrad,
     psgd,
     psgd_lra,
     psgd_xmat,
     reg,
+    sania,
     shampoo,
+    smb,
     sophia,
     torch_optimizers,
     trust_region,
@@ -57,12 +60,15 @@ from .lion_k import LionK
 from .mars import MARSAdamW, MARSLion, MARSShampoo
 from .muon import Muon
 from .norm_clip import NormClip
+from .oasis import OASIS, OASISMomentum
 from .optimistic_amsgrad import OptimisticAMSGrad
 from .psgd import PSGD
 from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
 from .reg import REG
+from .sania import SANIA, SANIANewton
 from .shampoo import Shampoo
+from .smb import SMB
 from .sophia import Sophia
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
 from .weight_decay import WeightDecay
@@ -71,10 +77,13 @@ __all__ = [
     "ASGO",
     "DASGO",
     "FRUGAL",
+    "OASIS",
     "PSGD",
     "PSGDLRA",
     "REG",
+    "SANIA",
     "SGDP",
+    "SMB",
     "AMSBound",
     "AMSGrad",
     "AdEMAMix",
@@ -104,8 +113,10 @@ __all__ = [
     "Muon",
     "NonEuclideanTrustRegion",
     "NormClip",
+    "OASISMomentum",
     "OptimisticAMSGrad",
     "PSGDXMat",
+    "SANIANewton",
     "Shampoo",
     "Sophia",
     "WeightDecay",
@@ -136,12 +147,15 @@ CARDS = (
     lion_k.CARD,
     *mars.CARDS,
     muon.CARD,
+    *oasis.CARDS,
     optimistic_amsgrad.CARD,
     psgd.CARD,
     psgd_lra.CARD,
     psgd_xmat.CARD,
     reg.CARD,
+    *sania.CARDS,
     shampoo.CARD,
+    smb.CARD,
     sophia.CARD,
     *trust_region.CARDS,
     *torch_optimizers.CARDS,
