@@ -98,7 +98,6 @@ class OASIS(_HutchinsonAverage):
     Raises:
         TypeError: ``exact`` and no closure is given.
         RuntimeError: a step is taken although no curvature was ever estimated.
-        ValueError: ``exact`` and a ``state_dtype`` that would round the previous parameters.
 
     A single probe is not covariant under a rescaling of the coordinates, only its expectation is: with the exact
     diagonal (through :meth:`observe`) and a negligible ``truncation`` the predictions of a model do not depend on the
@@ -109,6 +108,7 @@ class OASIS(_HutchinsonAverage):
     """
 
     state_tensors = {"hessian": torch.zeros_like, "previous": torch.clone, "previous_grad": torch.zeros_like}
+    full_precision = ("previous",)  # of which differences are taken: the parameter's, and the gradient's
     couples_groups = True
     uniform = ("beta2", "truncation", "initial_step", "exact", "first_probes", "seed")
     ranges = {
@@ -147,19 +147,6 @@ class OASIS(_HutchinsonAverage):
         }
         super().__init__(params, settings, **common)
 
-    def group_settings(self, group: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Which of the group's parameters had no gradient in the last step."""
-        return {"absent": ()}
-
-    def check_parameter(self, label: str, p: Tensor, settings: Mapping[str, Any]) -> None:
-        """Refuse to keep previous parameters in a precision in which they would be others."""
-        super().check_parameter(label, p, settings)
-        if settings["exact"] and self.store.state_dtype != "float32":
-            raise ValueError(
-                f"OASIS: exact=True keeps the previous parameters, which state_dtype={self.store.state_dtype!r} would "
-                "round; use 'float32'"
-            )
-
     def advance(self, closure: Callable[[], Any] | None = None, loss: Any = None) -> Any:
         """Take one step; parameters without a gradient are left alone.
 
@@ -195,7 +182,7 @@ class OASIS(_HutchinsonAverage):
         for group in self.param_groups:
             for index, p in enumerate(group["params"]):
                 state = self.state.get(p)
-                if not state or p.grad is None or not (state["step"] == 0 or index in group["absent"]):
+                if not state or p.grad is None or not (state["step"] == 0 or index in group.get("absent", ())):
                     continue
                 item = self.store.lend(p, state, group, "eager")
                 kept = dict(zip(self.store.names(state), item.state, strict=True))
