@@ -30,14 +30,11 @@ class SMB(DirectionOptimizer):
         2\sigma = \|s\| \big( \|y\| + \|g\| / \eta \big) - y^\top s.
 
     :math:`M` is positive definite, its smallest eigenvalue is :math:`\|g\| / (\eta \|s\|)`, and so the new step is
-    shorter than the trial: :math:`\|s'\| \le \eta \|s\|`. Since :math:`s` is a multiple of :math:`g`, with
-    :math:`r = \|y\| / \|g\|` and :math:`\rho = y^\top g / \|g\|^2` the authors' closed form comes down to
+    shorter than the trial: :math:`\|s'\| \le \eta \|s\|`. Since :math:`s` is a multiple of :math:`g`, the authors' closed
+    form comes down to a weighted sum of both gradients, without a difference of nearly equal numbers in a denominator:
 
     .. math::
-        s' = -\alpha \Big( \frac1q \Big( 1 + \frac{r (r + \rho) + \rho / \eta}{t} \Big) g + \frac1t\, y \Big), \qquad
-        q = r + \rho + \frac1\eta, \quad t = \frac1\eta \Big( \frac1\eta + 2r \Big),
-
-    which has no difference of nearly equal numbers in a denominator.
+        s' = -\alpha\, \frac{(r + 1/\eta)\, g + y}{(2r + 1/\eta) / \eta}, \qquad r = \frac{\|y\|}{\|g\|}.
 
     ``step(closure)`` wants a closure that returns the loss and does *not* call backward: an accepted trial then costs
     two forward passes and one backward pass, a corrected one two of each. The second evaluation uses the same random
@@ -131,14 +128,10 @@ def corrected(g: Tensor, new: Tensor, eta: float) -> Tensor:
         eta: in (0, 1); ``|d| <= eta |g|``.
     """
     size = torch.linalg.vector_norm(g)
-    unit = g / torch.where(size > 0, size, torch.ones_like(size))
-    y = (new - g) / torch.where(size > 0, size, torch.ones_like(size))
-    r, rho = torch.linalg.vector_norm(y), (y * unit).sum()
-    opening = (r + rho).clamp_min(0.0)  # 0 where y is opposite to g
-    q = opening + 1 / eta
-    t = (1 / eta + 2 * r) / eta
-    direction = ((1 + (r * opening + rho / eta) / t) / q) * unit + y / t
-    return torch.where(size > 0, size * direction, torch.zeros_like(g))
+    y = new - g
+    r = torch.linalg.vector_norm(y) / torch.where(size > 0, size, torch.ones_like(size))
+    direction = ((r + 1 / eta) * g + y) / ((2 * r + 1 / eta) / eta)
+    return torch.where(size > 0, direction, torch.zeros_like(g))
 
 
 CARD = MethodCard(
