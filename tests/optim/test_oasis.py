@@ -249,7 +249,7 @@ def test_resumes_bit_for_bit() -> None:
     def train(net: nn.Module, opt: OASIS, steps: range) -> None:
         for step in steps:
             torch.manual_seed(step)
-            opt.step(lambda: loss_of(net, slice(4 * step, 4 * step + 8)))
+            opt.step(lambda step=step: loss_of(net, slice(4 * step, 4 * step + 8)))
 
     train(net, opt, range(4))
     twin.load_state_dict(net.state_dict())
@@ -300,7 +300,7 @@ def test_errors() -> None:
 
     with pytest.raises(RuntimeError, match="OASIS differentiates the loss itself"):
         opt.step(backward)
-    with pytest.raises(ValueError, match="OASIS: parameter group 1: truncation must be the same in all groups, 0.0001"):
+    with pytest.raises(ValueError, match="OASIS: parameter group 1: truncation must be the same in all groups"):
         OASIS([{"params": [p]}, {"params": [zeros()], "truncation": 1.0}])
     with pytest.raises(ValueError, match=r"OASIS: truncation must be a finite number in \(0, inf\), got 0"):
         OASIS([p], truncation=0)

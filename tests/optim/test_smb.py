@@ -147,7 +147,7 @@ def test_the_trial_sees_the_same_masks_and_leaves_no_trace() -> None:
         assert len(model.masks) == 2
         assert torch.equal(*model.masks)
         assert int(model.norm.num_batches_tracked) == step + 1
-    assert 0 < opt.corrections
+    assert opt.corrections > 0
 
 
 def test_resumes_bit_for_bit() -> None:

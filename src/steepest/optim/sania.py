@@ -72,7 +72,9 @@ class SANIA(RuleOptimizer):
         f_star: :math:`f^*`, the smallest value of the mini-batch loss (the largest with ``maximize``).
         cap: the largest :math:`\lambda_t`; infinite for none. It matters for ``"identity"``, where it is the largest
             step size; the others stay below 1 by themselves.
-        eps: the smallest entry of :math:`B_t`, at least 0. Any that matters destroys the invariance.
+        eps: the smallest entry of :math:`B_t`, at least 0. Any that matters destroys the invariance. Without it, a
+            coordinate whose first gradient happens to be tiny (a feature that is rare in the data) takes a huge step,
+            for its step is proportional to :math:`1/g`.
         weight_decay: decoupled weight decay, multiplied by ``lr``.
         common: ``maximize``, ``engine``, ``nonfinite``, ``state_dtype``, ``rounding``: see
             :class:`~steepest.core.optimizer.RuleOptimizer`. Groups may differ in ``lr`` and ``weight_decay`` alone.
@@ -81,8 +83,8 @@ class SANIA(RuleOptimizer):
         TypeError: ``step`` is told no loss.
 
     The authors' PyTorch classes sum :math:`g^\top B^{-1} g` over one parameter group at a time, accept a decay of
-    momentum that they do not use, and floor :math:`B_t` at 0.1; here it is over all groups, without momentum, and
-    without a floor.
+    momentum that they do not use, and floor :math:`B_t` at 0.1 (their experiments in NumPy add 1e-8); here the sum is
+    over all groups, without momentum, and without a floor.
 
     Source: Abdukhakimov, Xiang, Kamzolov, Gower, Takac (2023), SANIA: Polyak-type Optimization Framework Leads to Scale
     Invariant Stochastic Algorithms, arXiv 2312.17369.
@@ -347,7 +349,11 @@ CARDS = (
         papers=(_PAPER,),
         needs=frozenset({"gradient", "closure"}),
         buffers=1,
-        search={"preconditioner": Choice(("adam", "adagrad")), "beta2": Choice((0.9, 0.99, 0.999))},
+        search={
+            "preconditioner": Choice(("adam", "adagrad")),
+            "beta2": Choice((0.9, 0.99, 0.999)),
+            "eps": Choice((0.0, 1e-10, 1e-8, 1e-6, 1e-4)),
+        },
         tuning_free=True,
         claim="Runs alike whatever the scales of the features, and competes with tuned optimizers without a step size.",
     ),
