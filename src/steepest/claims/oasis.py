@@ -224,7 +224,9 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     """The rule."""
     if figures["seeds"] < ENOUGH:
         return too_few(figures["seeds"])
-    names = [k.removesuffix("_decades_over_initial_steps") for k in figures if k.endswith("_decades_over_initial_steps")]
+    names = [
+        k.removesuffix("_decades_over_initial_steps") for k in figures if k.endswith("_decades_over_initial_steps")
+    ]
 
     def count(kind: str, limit: float) -> int:
         return sum(figures[f"{n}_{kind}_log10_error_over_best_rival_high"] < limit for n in names)
