@@ -31,7 +31,8 @@ class SMB(DirectionOptimizer):
 
     :math:`M` is positive definite, its smallest eigenvalue is :math:`\|g\| / (\eta \|s\|)`, and so the new step is
     shorter than the trial: :math:`\|s'\| \le \eta \|s\|`. Since :math:`s` is a multiple of :math:`g`, the authors'
-    closed form comes down to a weighted sum of both gradients, without a difference of nearly equal numbers in a denominator:
+    closed form comes down to a weighted sum of both gradients, without a difference of nearly equal numbers in a
+    denominator:
 
     .. math::
         s' = -\alpha\, \frac{(r + 1/\eta)\, g + y}{(2r + 1/\eta) / \eta}, \qquad r = \frac{\|y\|}{\|g\|}.
