@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from steepest.arena.measure import PeakMemory
 from steepest.arena.train import evaluate, factor, train
+from steepest.catalogue import card as find_card
 from steepest.core.card import Float
 from steepest.core.memory import state_bytes
 
@@ -131,6 +132,22 @@ def test_closure_methods_train_and_count_gradients_as_steps():
     assert outcome.status == "complete"
     assert 20 <= outcome.steps < 20 + 5
     assert outcome.metric < outcome.curve[0].validation_metric / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        # Every step but the first evaluates two gradients and a product; the first has ten products.
+        ("oasis", {}, 11 + 3 * 4),
+        ("oasis-momentum", {"lr": 1e-3}, 11 + 2 * 6),
+        ("smb", {"lr": 0.01}, 24),  # every step tries its result
+        ("sania-newton", {"max_products": 1, "tolerance": 0.0}, 24),
+        ("sania", {}, 23),
+    ],
+)
+def test_methods_that_differentiate_the_loss_are_counted_by_their_work(name, settings, expected):
+    outcome = train(tiny_task(), find_card(name), settings, seed=0, steps=23)
+    assert (outcome.status, outcome.steps) == ("complete", expected)
 
 
 def test_divergence_is_an_outcome_with_a_reason():

@@ -304,11 +304,11 @@ class _Run:
         if "closure" in self.card.needs:
             with twice_differentiable():
                 return self.task.loss(model(inputs), targets), 1
-        twice = bool(optimizer.wants_estimate)
         with twice_differentiable():
             loss = self.task.loss(model(inputs), targets)
+        products = optimizer.hessian_products
         optimizer.backward(loss)
-        return loss, 1 + twice
+        return loss, 1 + optimizer.hessian_products - products
 
     def _warm_up(self, training: Examples) -> None:
         """One step of a throwaway model, the first time that this process meets the method on this task.
