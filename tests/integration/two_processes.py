@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 from steepest.catalogue import card
 from steepest.core.engine import compiler_is_broken
-from steepest.optim import InducedMetricLog
+from steepest.optim import SANIA, InducedMetricLog
 
 RANKS = 2
 STEPS = 4
@@ -103,7 +103,7 @@ def train(model: nn.Module, opt: Optimizer, steps: range, *, rank: int = 0, rank
 
         if any(group.get("exact") for group in opt.param_groups):
             opt.step(closure)
-        elif isinstance(opt, InducedMetricLog):  # the loss must be that of the whole batch, as the gradient is
+        elif isinstance(opt, InducedMetricLog | SANIA):  # the loss must be that of the whole batch, as the gradient is
             loss = closure()
             if ranks > 1:
                 dist.all_reduce(loss)

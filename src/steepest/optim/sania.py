@@ -73,8 +73,9 @@ class SANIA(RuleOptimizer):
         cap: the largest :math:`\lambda_t`; infinite for none. It matters for ``"identity"``, where it is the largest
             step size; the others stay below 1 by themselves.
         eps: the smallest entry of :math:`B_t`, at least 0. Any that matters destroys the invariance. Without it, a
-            coordinate whose first gradient happens to be tiny (a feature that is rare in the data) takes a huge step,
-            for its step is proportional to :math:`1/g`.
+            coordinate whose first gradient happens to be tiny takes a huge step, for its step is proportional to
+            :math:`1/g`: a feature that is rare in the data, or a bias before a normalization, whose gradient is nothing
+            but rounding. Give 1e-8 there, as the authors' experiments have it.
         weight_decay: decoupled weight decay, multiplied by ``lr``.
         common: ``maximize``, ``engine``, ``nonfinite``, ``state_dtype``, ``rounding``: see
             :class:`~steepest.core.optimizer.RuleOptimizer`. Groups may differ in ``lr`` and ``weight_decay`` alone.
@@ -354,6 +355,7 @@ CARDS = (
             "beta2": Choice((0.9, 0.99, 0.999)),
             "eps": Choice((0.0, 1e-10, 1e-8, 1e-6, 1e-4)),
         },
+        settings={"eps": 1e-8},  # of the authors' experiments: comparisons have networks, and features that are rare
         tuning_free=True,
         claim="Runs alike whatever the scales of the features, and competes with tuned optimizers without a step size.",
     ),
