@@ -109,12 +109,14 @@ def descend(
     seed: int = 0,
     every: int = 1,
     differentiates: bool = False,
+    most: float = 1e6,
 ) -> list[float]:
     """The loss of all rows after every ``every`` steps, and first at the start; infinite from where it blows up.
 
     Args:
         make: makes the optimizer of the parameter.
         differentiates: whether it wants closures that do not call backward.
+        most: the multiple of the first loss from which a run is given up.
     """
     x = problem.start()
     optimizer = make(x)
@@ -134,7 +136,7 @@ def descend(
         optimizer.step(closure)
         if step % every == 0:
             value = float(problem.loss(x.detach()))
-            if not math.isfinite(value) or value > 1e6 * begun:
+            if not math.isfinite(value) or value > most * begun:
                 return [*found, *[math.inf] * (steps // every - len(found) + 1)]
             found.append(value)
     return found

@@ -69,9 +69,9 @@ def _rival(name: str, rate: float) -> Callable[[nn.Parameter], Any]:
 
 
 def _difference(first: list[float], second: list[float]) -> float:
-    """The largest relative difference of two curves, up to where one of them is no number."""
-    pairs = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) and math.isfinite(b)]
-    return max(abs(a - b) / max(abs(a), 1e-300) for a, b in pairs)
+    """The largest relative difference of two curves; a large number where one of them alone is no number."""
+    finite = [(a, b) for a, b in zip(first, second, strict=True) if math.isfinite(a) or math.isfinite(b)]
+    return max(min(abs(a - b) / max(abs(a), 1e-300), 10**MOST) if math.isfinite(a + b) else 10**MOST for a, b in finite)
 
 
 def _ratio(ours: float, theirs: float) -> float:
@@ -88,9 +88,9 @@ def measure(context: Context) -> Measured:
     series: dict[str, Any] = {"curves": {}, "rates": {}, "final": {}}
     edges = 0
 
-    def run(problem: Regression, make: Callable[[nn.Parameter], Any], seed: int) -> list[float]:
-        per_epoch = len(problem.target) // 64
-        return descend(problem, make, scale.epochs * per_epoch, batch=64, seed=seed, every=per_epoch)
+    def run(problem: Regression, make: Callable[[nn.Parameter], Any], seed: int, most: float = 1e6) -> list[float]:
+        epoch = len(problem.target) // 64
+        return descend(problem, make, scale.epochs * epoch, batch=64, seed=seed, every=epoch, most=most)
 
     for name in scale.sets:
         raw = draw_rows(name, scale.rows, context.tuning_seed)
@@ -116,7 +116,7 @@ def measure(context: Context) -> Measured:
             problem = draw_rows(name, scale.rows, seed)
             scaled = problem.rescaled(_REACH, seed)
             for side in _OURS:
-                both = [run(p, _ours(side), seed) for p in (problem, scaled)]
+                both = [run(p, _ours(side), seed, math.inf) for p in (problem, scaled)]
                 differences[side].append(_difference(*both))
                 for kind, curve in zip(("raw", "scaled"), both, strict=True):
                     final[kind][side].append(curve[-1])
