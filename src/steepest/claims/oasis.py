@@ -273,7 +273,8 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         panel.set_title(f"{name}, {'features as they are' if kind == 'raw' else 'columns times e^U(-3, 3)'}")
         panel.set_ylabel("relative error")
         panel.set_xlabel("gradients")
-    axes[0].legend(fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
 
