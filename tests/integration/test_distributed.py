@@ -64,6 +64,9 @@ WHOLE_STATE = (
 #: Methods whose second derivatives are averaged over processes.
 CURVATURE: dict[str, two.Case] = {
     "adahessian": ("adahessian", {}),
+    "oasis": ("oasis", {"lr": 1.0}),
+    "sania-newton": ("sania-newton", {"lr": 1.0, "max_products": 3}),
+    "smb": ("smb", {"lr": 3.0}),
     "sophia hutchinson": ("sophia", {"estimator": "hutchinson", "update_every": 2}),
 }
 

@@ -83,7 +83,9 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 
 def optimizer(case: Case, model: nn.Module) -> Optimizer:
     name, settings = case
-    built: Optimizer = card(name).build(model, **{"lr": RATES.get(name, 0.01), "weight_decay": 0.1, **settings})
+    ranges = getattr(card(name).load(), "ranges", {"weight_decay": None})
+    decay = {"weight_decay": 0.1} if "weight_decay" in ranges or card(name).family == "transform" else {}
+    built: Optimizer = card(name).build(model, **{"lr": RATES.get(name, 0.01), **decay, **settings})
     return built
 
 
@@ -144,8 +146,15 @@ def differentiate(model: nn.Module, opt: Optimizer, rank: int, ranks: int) -> No
     """Steps of a method that differentiates the loss itself, on the rank's share of every batch."""
     for step in range(STEPS):
         tokens, targets = (t.chunk(ranks)[rank] for t in batch(step))
+
+        def loss(tokens: Tensor = tokens, targets: Tensor = targets) -> Tensor:
+            return (model(tokens) - targets).square().mean()
+
+        if not hasattr(opt, "backward") or any(group.get("exact") for group in opt.param_groups):
+            opt.step(loss)
+            continue
         opt.zero_grad()
-        opt.backward((model(tokens) - targets).square().mean())
+        opt.backward(loss())
         opt.step()
 
 
