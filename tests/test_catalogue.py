@@ -15,7 +15,7 @@ from torch import nn
 
 import steepest.optim
 from steepest.catalogue import card, cards
-from steepest.core.card import MethodCard
+from steepest.core.card import Choice, MethodCard
 from steepest.core.errors import UnknownName
 from steepest.core.transform import Transform
 
@@ -38,7 +38,7 @@ def advance(entry: MethodCard, opt: Any, net: nn.Module, x: torch.Tensor) -> Non
     def closure() -> torch.Tensor:
         opt.zero_grad()
         loss = (net(x) - 1).square().mean()
-        if "hvp" not in entry.needs:  # those differentiate the loss themselves
+        if not entry.differentiates:  # those differentiate the loss themselves
             loss.backward()
         return loss
 
@@ -124,7 +124,13 @@ def test_the_line_of_python_of_other_kinds_names_their_target(name: str) -> None
 @pytest.mark.parametrize("u", AT)
 def test_every_point_of_the_search_space_trains(name: str, u: float) -> None:
     entry = OPTIM[name]
-    assert "lr" in entry.search
+    # A method that sets its own step size has a factor in its place, which is 1 and is not searched.
+    assert ("lr" in entry.search) != entry.tuning_free
+    if entry.tuning_free:
+        assert inspect.signature(entry.load()).parameters["lr"].default == 1.0
+        for key, value in entry.defaults().items():
+            space = entry.search[key]
+            assert value in space.values if isinstance(space, Choice) else space.low <= value <= space.high
     chosen = {k: space.at(u) for k, space in entry.search.items()}
     net = model()
     start = [p.detach().clone() for p in net.parameters()]

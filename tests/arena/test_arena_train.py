@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from steepest.arena.measure import PeakMemory
 from steepest.arena.train import evaluate, factor, train
-from steepest.catalogue import card as catalogue_card
+from steepest.catalogue import card as find_card
 from steepest.core.card import Float
 from steepest.core.memory import state_bytes
 
@@ -136,16 +136,32 @@ def test_closure_methods_train_and_count_gradients_as_steps():
 
 def test_methods_that_take_the_batch_are_given_the_task_s_loss_and_count_a_gradient_per_output():
     """A linear regression is solved by a few damped Gauss-Newton steps; five outputs cost five gradients."""
-    egn = catalogue_card("egn")
+    egn = find_card("egn")
     outcome = train(tiny_task(), egn, {"lr": 1.0, "damping": 0.01}, seed=0, steps=20)
     assert (outcome.status, outcome.steps) == ("complete", 20)
     assert outcome.metric < outcome.curve[0].validation_metric / 5
     wide = tiny_task(model=lambda: nn.Linear(5, 5), loss=lambda z, y: (z - y[:, None]).square().mean())
     assert train(wide, egn, {"lr": 1.0}, seed=0, steps=20).steps == 20
     assert train(wide, egn, {"lr": 1.0}, seed=0, steps=21).steps == 25
-    surrogate = catalogue_card("target-surrogate")
+    surrogate = find_card("target-surrogate")
     outcome = train(tiny_task(), surrogate, {"lr": 0.1, "inner_steps": 5}, seed=0, steps=20)
     assert (outcome.status, outcome.steps) == ("complete", 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        # Every step but the first evaluates two gradients and a product; the first has ten products.
+        ("oasis", {}, 11 + 3 * 4),
+        ("oasis-momentum", {"lr": 1e-3}, 11 + 2 * 6),
+        ("smb", {"lr": 0.01}, 24),  # every step tries its result
+        ("sania-newton", {"max_products": 1, "tolerance": 0.0}, 24),
+        ("sania", {}, 23),
+    ],
+)
+def test_methods_that_differentiate_the_loss_are_counted_by_their_work(name, settings, expected):
+    outcome = train(tiny_task(), find_card(name), settings, seed=0, steps=23)
+    assert (outcome.status, outcome.steps) == ("complete", expected)
 
 
 def test_divergence_is_an_outcome_with_a_reason():

@@ -7,6 +7,7 @@ from arena_helpers import ADAM, ADAMW, SGD
 from steepest.arena.jobs import Earlier, Pruning, _Watch
 from steepest.arena.results import CurvePoint
 from steepest.arena.tune import decode, distributions, encode, quasi_random, suggest
+from steepest.catalogue import card as find_card
 from steepest.core.card import Choice, Float, Integers, MethodCard
 
 
@@ -25,6 +26,13 @@ def test_slots_spread_evenly_on_the_logarithmic_scale():
 
 def test_a_card_without_a_space_has_empty_settings():
     assert quasi_random(MethodCard("x", "X", "optim", "f", "s", "t:T", ()), 0, 3) == {}
+
+
+def test_a_method_that_sets_its_own_step_is_first_tried_as_it_comes():
+    oasis = find_card("oasis")
+    assert quasi_random(oasis, 3, 0) == {"truncation": 1e-4, "beta2": 0.99}
+    assert quasi_random(oasis, 3, 1) != quasi_random(oasis, 4, 1)
+    assert suggest(oasis, 3, 0, "tpe", False, []) == oasis.defaults()
 
 
 @pytest.mark.parametrize("slot", range(8))

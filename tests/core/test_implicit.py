@@ -375,6 +375,17 @@ def test_gmres_ends_after_as_many_products_as_there_are_different_eigenvalues() 
     count = 0
     torch.testing.assert_close(conjugate_gradients(product, b, 1e-10, 100), b / values)
     assert count <= 4
+    count = 0
+    torch.testing.assert_close(conjugate_gradients(product, b, 1e-10, 100, diagonal=values), b / values)
+    assert count == 1  # preconditioned by the matrix itself
+
+
+def test_conjugate_gradients_end_before_negative_curvature() -> None:
+    values = torch.tensor([4.0, 1.0, -0.5], dtype=torch.float64)
+    b = torch.tensor([1.0, 1.0, 0.1], dtype=torch.float64)
+    x = conjugate_gradients(lambda v: values * v, b, 1e-12, 10)
+    assert 0 < float(x @ (values * x)) == pytest.approx(float(b @ x))  # a minimizer in the space that was searched
+    assert not conjugate_gradients(lambda v: -v, b, 1e-12, 10).any()
 
 
 # ---- what goes wrong is said

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.integration
 TOLERANCE = 1e-12
 
 #: Those that differentiate the loss themselves take no DDP; they average over processes on their own.
-OURS = sorted(name for name, card in cards("optim").items() if not card.wraps and not {"hvp", "batch"} & card.needs)
+OURS = sorted(
+    name for name, card in cards("optim").items() if not (card.wraps or card.differentiates or "batch" in card.needs)
+)
 TRANSFORMED = {name for name in OURS if cards("optim")[name].family == "transform"}
 #: Where the defaults do not serve many processes: Drop-Muon may drop nothing there, and what FRUGAL's blocks keep has
 #: other sizes in other periods, which checkpoints made by a template do not know.
@@ -65,6 +67,9 @@ WHOLE_STATE = (
 #: Methods whose second derivatives are averaged over processes.
 CURVATURE: dict[str, two.Case] = {
     "adahessian": ("adahessian", {}),
+    "oasis": ("oasis", {"lr": 1.0}),
+    "sania-newton": ("sania-newton", {"lr": 1.0, "max_products": 3}),
+    "smb": ("smb", {"lr": 3.0}),
     "sophia hutchinson": ("sophia", {"estimator": "hutchinson", "update_every": 2}),
 }
 

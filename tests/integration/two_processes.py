@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 
 from steepest.catalogue import card
 from steepest.core.engine import compiler_is_broken
-from steepest.optim import InducedMetricLog
+from steepest.optim import SANIA, InducedMetricLog
 
 RANKS = 2
 STEPS = 4
@@ -83,7 +83,9 @@ def batch(step: int) -> tuple[Tensor, Tensor]:
 
 def optimizer(case: Case, model: nn.Module) -> Optimizer:
     name, settings = case
-    built: Optimizer = card(name).build(model, **{"lr": RATES.get(name, 0.01), "weight_decay": 0.1, **settings})
+    ranges = getattr(card(name).load(), "ranges", {"weight_decay": None})
+    decay = {"weight_decay": 0.1} if "weight_decay" in ranges or card(name).family == "transform" else {}
+    built: Optimizer = card(name).build(model, **{"lr": RATES.get(name, 0.01), **decay, **settings})
     return built
 
 
@@ -103,7 +105,7 @@ def train(model: nn.Module, opt: Optimizer, steps: range, *, rank: int = 0, rank
 
         if any(group.get("exact") for group in opt.param_groups):
             opt.step(closure)
-        elif isinstance(opt, InducedMetricLog):  # the loss must be that of the whole batch, as the gradient is
+        elif isinstance(opt, InducedMetricLog | SANIA):  # the loss must be that of the whole batch, as the gradient is
             loss = closure()
             if ranks > 1:
                 dist.all_reduce(loss)
@@ -144,8 +146,15 @@ def differentiate(model: nn.Module, opt: Optimizer, rank: int, ranks: int) -> No
     """Steps of a method that differentiates the loss itself, on the rank's share of every batch."""
     for step in range(STEPS):
         tokens, targets = (t.chunk(ranks)[rank] for t in batch(step))
+
+        def loss(tokens: Tensor = tokens, targets: Tensor = targets) -> Tensor:
+            return (model(tokens) - targets).square().mean()
+
+        if not hasattr(opt, "backward") or any(group.get("exact") for group in opt.param_groups):
+            opt.step(loss)
+            continue
         opt.zero_grad()
-        opt.backward((model(tokens) - targets).square().mean())
+        opt.backward(loss())
         opt.step()
 
 

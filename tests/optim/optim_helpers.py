@@ -13,7 +13,7 @@ from steepest.catalogue import card, cards
 from steepest.core.curvature import CurvatureOptimizer
 from steepest.core.optimizer import RuleOptimizer
 from steepest.core.rule import compute_dtype
-from steepest.optim import adahessian, sophia
+from steepest.optim import adahessian, oasis, sania, sophia
 
 #: Methods with a rule; transforms wrap others and have a contract of their own, ``test_contract_transforms.py``, as
 #: have methods that take the batch, ``test_contract_batch.py``.
@@ -47,7 +47,30 @@ class Sophia(_Fed, sophia.Sophia):
     pass
 
 
-FED = {"adahessian": AdaHessian, "sophia": Sophia}
+class OASIS(_Fed, oasis.OASIS):
+    pass
+
+
+class OASISMomentum(_Fed, oasis.OASISMomentum):
+    pass
+
+
+class SANIA(sania.SANIA):
+    """Told a loss of one where it is told none."""
+
+    def advance(self, closure: Any = None, loss: Any = None) -> Any:
+        found = super().advance(closure, 1.0 if closure is None and loss is None else loss)
+        return None if closure is None and loss is None else found
+
+    @staticmethod
+    def measure(pieces: Any, settings: Any, memory: Any, loss: Any) -> Any:
+        gap = -1.0 if settings["maximize"] else 1.0
+        return sania.SANIA.measure(pieces, settings, memory, gap)
+
+    rule = staticmethod(sania.SANIA.rule)
+
+
+FED = {"adahessian": AdaHessian, "oasis": OASIS, "oasis-momentum": OASISMomentum, "sania": SANIA, "sophia": Sophia}
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,10 @@ class Case:
         except TypeError:
             return False
         return True
+
+    def groups_coupled(self) -> bool:
+        """Whether those of all groups do."""
+        return self.cls.couples_groups
 
     def build(self, params: Sequence[Tensor], **over: Any) -> RuleOptimizer:
         """The optimizer of these parameters; vectors go to the fallback rule where the method has one."""
@@ -155,6 +182,10 @@ CASES = (
     Case("optimistic-amsgrad", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.99)}),
     Case("induced-metric", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
     Case("induced-metric-rms", {"lr": 0.01, "weight_decay": 0.1, "xi": 0.05}),
+    Case("oasis", {"lr": 1.0, "weight_decay": 0.1, "exact": False, "truncation": 0.1}),
+    Case("oasis-momentum", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.9, 0.9), "truncation": 0.1}),
+    Case("sania", {"lr": 1.0, "weight_decay": 0.1, "beta2": 0.9, "eps": 0.01}),
+    Case("sania", {"lr": 1.0, "weight_decay": 0.1, "preconditioner": "adagrad", "eps": 0.01}, "adagrad"),
     Case("frugal", FRUGAL | {"projection": "columns"}),
     Case("frugal", FRUGAL | {"projection": "random", "state_free": "sgd"}, "random"),
     Case("frugal", FRUGAL | {"projection": "svd"}, "svd", buffers=0.75),

@@ -127,7 +127,8 @@ def test_bad_parameters(case: Case) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_settings_on_the_edge_of_their_range_are_taken(name: str) -> None:
     cls = OURS[name].load()
-    cls([torch.zeros(2, 2)], lr=torch.tensor(0.1), weight_decay=0)
+    decay = {"weight_decay": 0} if "weight_decay" in cls.ranges else {}
+    cls([torch.zeros(2, 2)], lr=torch.tensor(0.1), **decay)
     cls([torch.zeros(2, 2)], lr=0.0 if "base_lr" not in cls.ranges else 1)
 
 

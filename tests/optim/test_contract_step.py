@@ -19,6 +19,11 @@ cases = pytest.mark.parametrize("case", CASES, ids=str)
 def test_groups_with_their_own_settings_equal_separate_optimizers(case: Case) -> None:
     params, twins = parameters(), parameters()
     grads = gradients(params, 8)
+    if case.groups_coupled:  # then groups of one setting are one group
+        run(case.cls([case.group(p) for p in params], **case.settings), params, grads)
+        run(case.build(twins), twins, grads)
+        assert_close(params, twins)
+        return
     rates = [0.01 * (index + 1) for index in range(len(params))]
     opt = case.cls([case.group(p, lr=r, weight_decay=r) for p, r in zip(params, rates, strict=True)], **case.settings)
     run(opt, params, grads)
@@ -46,6 +51,8 @@ def test_parameters_do_not_influence_each_other(case: Case) -> None:
 
 @cases
 def test_add_param_group_later(case: Case) -> None:
+    if case.groups_coupled:
+        pytest.skip("a late group changes the steps of the others; see the method's own tests")
     params, twins = parameters(), parameters()
     grads = gradients(params, 8)
     opt = case.build(params[:2])
@@ -174,6 +181,10 @@ def test_maximizing_is_minimizing_the_negative(case: Case) -> None:
 
 @cases
 def test_maximize_in_one_group(case: Case) -> None:
+    if "maximize" in case.cls.uniform:
+        with pytest.raises(ValueError, match=f"{case.cls.__name__}: parameter group 1: maximize must be the same in"):
+            case.cls([case.group(p, maximize=k > 0) for k, p in enumerate(parameters())], **case.settings)
+        return
     params, twins = parameters(((3, 4), (4, 3))), parameters(((3, 4), (4, 3)))
     grads = gradients(params, 4)
     opt = case.cls([case.group(params[0], maximize=True), case.group(params[1])], **case.settings)
@@ -259,6 +270,8 @@ def test_step_hooks(case: Case) -> None:
 
 @cases
 def test_a_missing_gradient_stops_that_parameter_only(case: Case) -> None:
+    if case.groups_coupled:
+        pytest.skip("a gradient that is missing is felt by all; see the method's own tests")
     params, twins = parameters(), parameters()
     grads = gradients(params, 9)
     has = [[(step + index) % 3 > 0 for index in range(len(params))] for step in range(9)]

@@ -31,7 +31,7 @@ __all__ = ["DEFAULT_METHODS", "Options", "Plan", "PlannedTask", "make_plan"]
 #: The methods that ``steepest compare TASK`` compares unless told otherwise.
 DEFAULT_METHODS = ("adamw", "sgd", "lion", "muon", "ademamix", "adabelief", "adamp", "diffgrad")
 #: What every task can offer a method; a task with ``sample`` offers targets drawn from the model besides.
-OFFERED = frozenset({"gradient", "closure", "hvp", "batch"})
+OFFERED = frozenset({"batch", "closure", "gradient", "graph", "hvp"})
 #: Version of ``plan.json`` and of the studies' definitions.
 SCHEMA = 1
 

@@ -8,7 +8,8 @@ Budget
     training alone: evaluations stop it, and what a first step costs a process (imports, compilation) is not on it.
 Schedule
     The learning rate of every parameter group is its own value times a factor: linear warm-up over the first 5 % of the
-    budget, then a cosine down to 0 at its end.
+    budget, then a cosine down to 0 at its end. Where a method sets its own step size, ``lr`` is a factor on the step,
+    so the schedule shortens what the method has chosen.
 Randomness
     The seed fixes the initial parameters, the mini-batches (a generator of their own) and torch's global state, alike
     for every method: runs of two methods with the same seed are paired.
@@ -244,7 +245,9 @@ class _Run:
                 self.steps += optimizer.gradient_evaluations
                 since += 1
             elif "closure" in self.card.needs:
+                products = getattr(optimizer, "hessian_products", 0)
                 optimizer.step(closure)
+                self.steps += getattr(optimizer, "hessian_products", 0) - products
             else:
                 closure()
                 optimizer.step()
@@ -299,17 +302,21 @@ class _Run:
     def _differentiate(self, model: nn.Module, optimizer: Any, inputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
         """The loss of a mini-batch, with its gradients in place, and the gradient evaluations that it took.
 
-        A Hessian-vector product counts as one more.
+        A Hessian-vector product counts as one more. Where a closure is wanted by a method that differentiates the loss
+        itself, the gradients are left to it; each call counts as one evaluation.
         """
-        if "hvp" not in self.card.needs:
+        if not self.card.differentiates:
             loss = self.task.loss(model(inputs), targets)
             loss.backward()
             return loss, 1
-        twice = bool(optimizer.wants_estimate)
+        if "closure" in self.card.needs:
+            with twice_differentiable():
+                return self.task.loss(model(inputs), targets), 1
         with twice_differentiable():
             loss = self.task.loss(model(inputs), targets)
+        products = optimizer.hessian_products
         optimizer.backward(loss)
-        return loss, 1 + twice
+        return loss, 1 + optimizer.hessian_products - products
 
     def _warm_up(self, training: Examples) -> None:
         """One step of a throwaway model, the first time that this process meets the method on this task.

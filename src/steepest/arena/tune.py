@@ -24,11 +24,16 @@ _NATIVE = (type(None), bool, int, float, str)
 
 
 def quasi_random(card: MethodCard, seed: int, slot: int) -> dict[str, Any]:
-    """The settings of a slot: point ``slot`` of the scrambled Sobol sequence of this method and base seed."""
+    """The settings of a slot: point ``slot`` of the scrambled Sobol sequence of this method and base seed.
+
+    A method that sets its own step size is first tried as it comes: with its defaults.
+    """
     from torch.quasirandom import SobolEngine
 
     if not card.search:
         return {}
+    if card.tuning_free and slot == 0:
+        return card.defaults()
     scramble = zlib.crc32(f"{seed}/{card.name}".encode())
     engine = SobolEngine(len(card.search), scramble=True, seed=scramble)
     if slot:

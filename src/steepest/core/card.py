@@ -4,6 +4,7 @@ The catalogue, ``steepest methods``, the docs pages and the contract tests are g
 """
 
 import importlib
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,15 +100,17 @@ class MethodCard:
         target: where the class is, as ``"package.module:Class"``, or a function that takes the same arguments as a
             class would and builds the optimizer; imported on first use.
         papers: the sources.
-        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"batch"`` says that
+        needs: what the method asks of the problem: ``"gradient"``, ``"closure"``, ``"hvp"``, ...; ``"graph"`` (and
+            ``"hvp"``) that it differentiates the loss itself, so that closures do not call backward; ``"batch"`` that
             it evaluates the model itself: it takes the model and ``loss=``, and steps by ``step_on(inputs, targets)``;
-            ``"estimator"`` says
-            that the class has the interface of scikit-learn and is given data, ``"function"`` that it is a function
-            of features and targets.
+            ``"estimator"`` that the class has the interface of scikit-learn and is given data, ``"function"`` that it
+            is a function of features and targets.
         buffers: the state that it keeps, in units of the parameter's size (measured by the contract tests); for methods
             whose state depends on the shape, that of a square matrix of 256 x 256.
         search: what the arena tunes, and where; every method declares its own space and gets the same number of trials.
         settings: fixed settings that the arena adds (for wrapped optimizers whose defaults are not the usual practice).
+        tuning_free: whether the method sets its own step size: ``lr`` is a factor on it, 1 by default, which schedules
+            act on and nobody searches.
         takes_model: whether the class wants the whole model (to route its parameters) rather than its parameters.
         usage: the line of Python that uses it, for what is neither an optimizer nor a solver (a layer, a schedule, an
             instrument, a way of training).
@@ -126,6 +129,7 @@ class MethodCard:
     buffers: float = 1
     search: Mapping[str, Distribution] = field(default_factory=lambda: MappingProxyType({}))
     settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    tuning_free: bool = False
     takes_model: bool = False
     usage: str = ""
     claim: str = ""
@@ -141,6 +145,16 @@ class MethodCard:
     def trains(self) -> bool:
         """Whether the method is an optimizer for training (room ``"optim"``), rather than a solver of problems."""
         return self.room == "optim"
+
+    def defaults(self) -> dict[str, Any]:
+        """The values of the settings in ``search`` that the method has unless told otherwise."""
+        parameters = inspect.signature(self.load()).parameters
+        return {name: self.settings.get(name, parameters[name].default) for name in self.search}
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether the method differentiates the loss itself, so that closures return it without calling backward."""
+        return not self.needs.isdisjoint({"hvp", "graph"})
 
     def build(self, model: Any, **settings: Any) -> Any:
         """An optimizer of this method for a model (``torch.nn.Module``), with ``settings`` over the card's own.

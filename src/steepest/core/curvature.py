@@ -15,7 +15,7 @@ from .optimizer import RuleOptimizer
 from .random import normal, signs
 from .sharding import average_over_processes
 
-__all__ = ["CurvatureOptimizer", "hutchinson", "hvp", "twice_differentiable"]
+__all__ = ["CurvatureOptimizer", "check_loss", "derivatives", "hutchinson", "hvp", "twice_differentiable"]
 
 
 @contextmanager
@@ -28,6 +28,44 @@ def twice_differentiable() -> Iterator[None]:
 
     with sdpa_kernel(SDPBackend.MATH):
         yield
+
+
+def check_loss(owner: str, loss: Any) -> None:
+    """Refuse what is no tensor with one element and a graph."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise TypeError(f"{owner}: the loss must be a tensor with one element, got {loss!r:.80}")
+    if not loss.requires_grad:
+        raise RuntimeError(
+            f"{owner}: the loss has no graph to differentiate; a closure must return the loss without calling backward"
+        )
+
+
+def derivatives(owner: str, loss: Any, params: Sequence[Tensor], create_graph: bool = False) -> list[Tensor | None]:
+    """The gradients of a loss by a method that differentiates it itself.
+
+    Args:
+        owner: the class name that messages begin with.
+        loss: a tensor with one element and its graph.
+        params: what to differentiate by.
+        create_graph: whether the gradients will be differentiated again.
+
+    Returns:
+        One gradient per parameter; ``None`` for parameters that the loss does not depend on.
+
+    Raises:
+        TypeError: the loss is no tensor with one element.
+        RuntimeError: it has no graph, or backward has used the graph up.
+    """
+    check_loss(owner, loss)
+    try:
+        return list(torch.autograd.grad(loss, params, create_graph=create_graph, allow_unused=True))
+    except RuntimeError as error:
+        if "second time" not in str(error):
+            raise
+        raise RuntimeError(
+            f"{owner} differentiates the loss itself; return it from the closure, or pass it to "
+            "backward, without calling loss.backward() before"
+        ) from error
 
 
 def hvp(gradients: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -77,6 +115,8 @@ class CurvatureOptimizer(RuleOptimizer):
 
     #: Random vectors of the Hutchinson estimate.
     gaussian: ClassVar[bool] = False
+    #: Products of the Hessian with a vector that :meth:`backward` has taken so far.
+    hessian_products: int = 0
 
     @property
     def every(self) -> int:
@@ -100,7 +140,10 @@ class CurvatureOptimizer(RuleOptimizer):
 
     @staticmethod
     def absorb(stored: Mapping[str, Tensor], estimate: Tensor, settings: Mapping[str, Any]) -> Mapping[str, Tensor]:
-        """The state tensors that an estimate changes, from the state and the estimate."""
+        """The state tensors that an estimate changes, from the state, the estimate and the group's settings.
+
+        ``settings["step"]`` is the number of steps that the parameter has taken.
+        """
         raise NotImplementedError
 
     def backward(self, loss: Tensor) -> None:
@@ -110,18 +153,9 @@ class CurvatureOptimizer(RuleOptimizer):
             loss: a 0-dim tensor with its graph; where attention is involved, computed within
                 :func:`twice_differentiable`.
         """
-        self._check_loss(loss)
         params = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         due = self.wants_estimate
-        try:
-            found = torch.autograd.grad(loss, params, create_graph=due, allow_unused=True)
-        except RuntimeError as error:
-            if "second time" not in str(error):
-                raise
-            raise RuntimeError(
-                f"{type(self).__name__} differentiates the loss itself; return it from the closure, or pass it to "
-                "backward, without calling loss.backward() before"
-            ) from error
+        found = derivatives(type(self).__name__, loss, params, create_graph=due)
         used = [(p, g) for p, g in zip(params, found, strict=True) if g is not None]
         if due:
             gradients, own = [g for _, g in used], [p for p, _ in used]
@@ -130,6 +164,7 @@ class CurvatureOptimizer(RuleOptimizer):
                 vectors = self._probe_vectors(own, number)
                 one = hutchinson(gradients, own, vectors)
                 total = one if total is None else [a + b for a, b in zip(total, one, strict=True)]
+            self.hessian_products += self.probes
             estimates = dict(zip(own, average_over_processes(total or []), strict=True))
             self.observe([estimates[p] / self.probes if p in estimates else None for p in self._all()])
         averaged = average_over_processes([g.detach() for _, g in used])
@@ -140,15 +175,6 @@ class CurvatureOptimizer(RuleOptimizer):
         draw = normal if self.gaussian else signs
         keys = (self.param_groups[0].get("seed", 0), self.steps_taken, number)
         return [draw(p.detach(), *keys, index) for index, p in enumerate(params)]
-
-    def _check_loss(self, loss: Tensor) -> None:
-        me = type(self).__name__
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise TypeError(f"{me}: the loss must be a tensor with one element, got {loss!r:.80}")
-        if not loss.requires_grad:
-            raise RuntimeError(
-                f"{me}: the loss has no graph to differentiate; a closure must return the loss without calling backward"
-            )
 
     def _all(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
@@ -192,7 +218,8 @@ class CurvatureOptimizer(RuleOptimizer):
                 state.update(self.store.begin(rule, p, group))
             item = self.store.lend(p, state, group, "eager", gradient=e)
             names = self.store.names(state)
-            changed = self.absorb(dict(zip(names, item.state, strict=True)), item.g, group)
+            settings = {**group, "step": state["step"]}
+            changed = self.absorb(dict(zip(names, item.state, strict=True)), item.g, settings)
             for name, t in zip(names, item.state, strict=True):
                 if name in changed:
                     t.copy_(changed[name])

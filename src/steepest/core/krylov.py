@@ -10,7 +10,9 @@ __all__ = ["conjugate_gradients", "gmres"]
 Product = Callable[[Tensor], Tensor]
 
 
-def conjugate_gradients(product: Product, b: Tensor, tolerance: float, max_steps: int) -> Tensor:
+def conjugate_gradients(
+    product: Product, b: Tensor, tolerance: float, max_steps: int, diagonal: Tensor | None = None
+) -> Tensor:
     """Solve ``A x = b`` for a symmetric positive (semi)definite ``A``, from zero.
 
     Args:
@@ -18,15 +20,20 @@ def conjugate_gradients(product: Product, b: Tensor, tolerance: float, max_steps
         b: the right-hand side, a vector.
         tolerance: on the residual's norm, relative to that of ``b``.
         max_steps: products at most.
+        diagonal: a preconditioner: positive numbers near the diagonal of ``A``; ``None`` for none.
+
+    Where the curvature along a direction is not positive, the solution of the steps before is returned: zero, if that
+    is the first direction.
 
     Source: M. Hestenes and E. Stiefel (1952), "Methods of conjugate gradients for solving linear systems", Journal of
     Research of the National Bureau of Standards 49, 409-436.
     """
     x, r = torch.zeros_like(b), b.clone()
-    p, square = r.clone(), float(r @ r)
-    limit = tolerance**2 * square
+    p = r.clone() if diagonal is None else r / diagonal
+    square, size = float(r @ p), float(r @ r)
+    limit = tolerance**2 * size
     for _ in range(max_steps):
-        if not square > limit:
+        if not size > limit:
             break
         image = product(p)
         curvature = float(p @ image)
@@ -34,8 +41,9 @@ def conjugate_gradients(product: Product, b: Tensor, tolerance: float, max_steps
             break
         length = square / curvature
         x, r = x + length * p, r - length * image
-        square, before = float(r @ r), square
-        p = r + (square / before) * p
+        size, z = float(r @ r), r if diagonal is None else r / diagonal
+        square, before = size if diagonal is None else float(r @ z), square
+        p = z + (square / before) * p
     return x
 
 

@@ -53,7 +53,8 @@ class RuleOptimizer(Optimizer):
 
     Subclasses define ``rule`` (a static method, see :class:`~steepest.core.rule.Rule`) and, where they have them,
     ``state_tensors``, ``granularity``, ``coefficients``, ``measure``, ``ranges``, ``static``, ``nonnegative``,
-    ``full_precision`` and ``fallback``; their ``__init__`` spells the settings out and passes them on.
+    ``full_precision``, ``fallback``, ``couples_groups`` and ``uniform``; their ``__init__`` spells the settings out and
+    passes them on.
 
     Args:
         params: parameters, parameter groups, named parameters, or a whole ``nn.Module``. Methods with a ``fallback``
@@ -94,6 +95,10 @@ class RuleOptimizer(Optimizer):
     full_precision: ClassVar[tuple[str, ...]] = ()
     complex_as_real: ClassVar[bool] = True
     fallback: ClassVar[Rule | None] = None
+    #: Whether ``measure`` sees the tensors of all groups together; it is then given the settings of the first one.
+    couples_groups: ClassVar[bool] = False
+    #: Settings that are of the whole optimizer, and so the same in all groups.
+    uniform: ClassVar[tuple[str, ...]] = ()
     algorithm: ClassVar[Rule]
 
     @staticmethod
@@ -187,6 +192,10 @@ class RuleOptimizer(Optimizer):
         if "params" not in group:
             raise ValueError(f"{owner} must have an entry 'params', got the keys {sorted(group)}")
         check_settings(owner, group, {**rule.ranges, "maximize": Flag()})
+        for setting in self.uniform if self.param_groups else ():
+            ours, theirs = self.param_groups[0][setting], group.get(setting, self.defaults[setting])
+            if ours != theirs:
+                raise ValueError(f"{owner}: {setting} must be the same in all groups, {ours!r}, got {theirs!r}")
         group = {**self.group_settings({**self.defaults, **group}), **group}
         params = group["params"]
         if isinstance(params, (set, frozenset)):
@@ -265,10 +274,17 @@ class RuleOptimizer(Optimizer):
             return loss
         self.check_ready([p for _, params in active for p in params])
         elements = sum(p.numel() for group in self.param_groups for p in group["params"])
-        for group, params in active:
+        planned = [
+            (group, params, self._buckets(self.rule_named(group["rule"]), group, params)) for group, params in active
+        ]
+        common: Mapping[str, Any] = {}
+        if self.couples_groups:
+            places = [(group, p) for group, params in active for p in params]
+            common = self._measured(self.algorithm, self.param_groups[0], places, loss)
+        for group, params, buckets in planned:
             rule = self.rule_named(group["rule"])
-            buckets = self._buckets(rule, group, params)
-            settings = self._measured(rule, group, params, loss) if params else group
+            own = common if self.couples_groups else self._measured(rule, group, [(group, p) for p in params], loss)
+            settings = {**group, **own}
             for (step, _, device), bucket in buckets.items():
                 engine = choose_engine(self.engine, elements, device)
                 for part in self.store.parts(bucket):
@@ -338,15 +354,17 @@ class RuleOptimizer(Optimizer):
             buckets.setdefault((count, p.dtype, p.device), []).append(p)
         return buckets
 
-    def _measured(self, rule: Rule, group: dict[str, Any], params: list[Tensor], loss: Any) -> Mapping[str, Any]:
-        """The group's settings with what the rule measures on all its tensors together."""
-        if rule.measure is None:
-            return group
-        items = [self.store.lend(p, self.state[p], group, "eager") for p in params]
+    def _measured(
+        self, rule: Rule, holder: dict[str, Any], places: list[tuple[dict[str, Any], Tensor]], loss: Any
+    ) -> Mapping[str, Any]:
+        """What the rule measures on these tensors together; the group ``holder`` has the settings and the memory."""
+        if rule.measure is None or not places:
+            return {}
+        items = [self.store.lend(p, self.state[p], group, "eager") for group, p in places]
         pieces = [(item.x, item.g, *item.state) for item in items]
-        numbers, memory = rule.measure(pieces, group, group.get("shared", {}), loss)
-        group["shared"] = {k: float(v) if isinstance(v, Tensor) else v for k, v in memory.items()}
-        return {**group, **numbers}
+        numbers, memory = rule.measure(pieces, holder, holder.get("shared", {}), loss)
+        holder["shared"] = {k: float(v) if isinstance(v, Tensor) else v for k, v in memory.items()}
+        return numbers
 
     # ---------------------------------------------------------------------------------------- saving
 

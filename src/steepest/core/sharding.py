@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["average_over_processes", "full", "is_sharded", "local", "on_any_process", "write_full"]
+__all__ = ["average_over_processes", "full", "is_sharded", "local", "on_any_process", "total", "write_full"]
 
 
 def is_sharded(t: Any) -> bool:
@@ -27,6 +27,12 @@ def local(t: Any) -> Tensor:
 def full(t: Any) -> Tensor:
     """The whole tensor, gathered from all processes, or the tensor itself."""
     return t.full_tensor() if is_sharded(t) else t  # type: ignore[no-any-return]
+
+
+def total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum of all entries of all tensors, whatever their devices and shards."""
+    sums = [full(t.sum()) for t in parts]
+    return torch.stack([s.to(sums[0].device) for s in sums]).sum()
 
 
 def write_full(target: Any, result: Tensor) -> None:

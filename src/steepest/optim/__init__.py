@@ -27,12 +27,15 @@ from . import (
     mars,
     mfac,
     muon,
+    oasis,
     optimistic_amsgrad,
     psgd,
     psgd_lra,
     psgd_xmat,
     reg,
+    sania,
     shampoo,
+    smb,
     sophia,
     target_surrogate,
     thermodynamic,
@@ -63,12 +66,15 @@ from .mars import MARSAdamW, MARSLion, MARSShampoo
 from .mfac import MFAC
 from .muon import Muon
 from .norm_clip import NormClip
+from .oasis import OASIS, OASISMomentum
 from .optimistic_amsgrad import OptimisticAMSGrad
 from .psgd import PSGD
 from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
 from .reg import REG
+from .sania import SANIA, SANIANewton
 from .shampoo import Shampoo
+from .smb import SMB
 from .sophia import Sophia
 from .target_surrogate import TargetSurrogate, target_surrogate_sgd
 from .thermodynamic import ThermodynamicNaturalGradient
@@ -80,10 +86,13 @@ __all__ = [
     "DASGO",
     "FRUGAL",
     "MFAC",
+    "OASIS",
     "PSGD",
     "PSGDLRA",
     "REG",
+    "SANIA",
     "SGDP",
+    "SMB",
     "AMSBound",
     "AMSGrad",
     "AdEMAMix",
@@ -114,8 +123,10 @@ __all__ = [
     "Muon",
     "NonEuclideanTrustRegion",
     "NormClip",
+    "OASISMomentum",
     "OptimisticAMSGrad",
     "PSGDXMat",
+    "SANIANewton",
     "Shampoo",
     "Sophia",
     "TargetSurrogate",
@@ -151,12 +162,15 @@ CARDS = (
     *mars.CARDS,
     mfac.CARD,
     muon.CARD,
+    *oasis.CARDS,
     optimistic_amsgrad.CARD,
     psgd.CARD,
     psgd_lra.CARD,
     psgd_xmat.CARD,
     reg.CARD,
+    *sania.CARDS,
     shampoo.CARD,
+    smb.CARD,
     sophia.CARD,
     target_surrogate.CARD,
     thermodynamic.CARD,

@@ -10,7 +10,7 @@ from ..core.card import Float, MethodCard, Paper
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.ranges import EPSILON, MOMENTUM, STEP_SIZE, WEIGHT_DECAY, Real
 from ..core.rule import compute_dtype, lerp
-from ..core.sharding import full
+from ..core.sharding import total
 
 __all__ = ["CARDS", "InducedMetric", "InducedMetricLog", "InducedMetricRMS"]
 
@@ -18,12 +18,6 @@ Pieces = Sequence[tuple[Tensor, ...]]
 Measured = tuple[dict[str, Any], dict[str, Any]]
 #: The smallest loss whose logarithm is taken.
 _TINY = 1e-12
-
-
-def _total(parts: Sequence[Tensor]) -> Tensor:
-    """The sum of all entries of all tensors, whatever their devices and shards."""
-    sums = [full(t.sum()) for t in parts]
-    return torch.stack([s.to(sums[0].device) for s in sums]).sum()
 
 
 def _smoothed(value: Tensor, settings: Mapping[str, Any], memory: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -114,7 +108,7 @@ class InducedMetric(RuleOptimizer):
 
 def _squared_norm(pieces: Pieces, settings: Mapping[str, Any]) -> Tensor:
     squares = [g.to(compute_dtype(g.dtype)).square() for _, g, *_ in pieces]
-    return settings["xi"] * _total(squares)
+    return settings["xi"] * total(squares)
 
 
 class InducedMetricLog(InducedMetric):
@@ -234,7 +228,7 @@ class InducedMetricRMS(RuleOptimizer):
             root = torch.sqrt((decay * exp_avg_sq + (1 - decay) * square) / correction)
             # Where nothing has happened yet (and eps is 0) the ratio is zero, as is its limit.
             parts.append(square / torch.where(root > 0, root + settings["eps"], 1.0))
-        smoothed, memory = _smoothed(settings["xi"] * _total(parts), settings, memory)
+        smoothed, memory = _smoothed(settings["xi"] * total(parts), settings, memory)
         return {"coupling": 1 / (1 + smoothed)}, memory
 
     @staticmethod

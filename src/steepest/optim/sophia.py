@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..core.card import Float, MethodCard, Paper
-from ..core.curvature import CurvatureOptimizer
+from ..core.curvature import CurvatureOptimizer, check_loss
 from ..core.optimizer import Common, Parameters, RuleOptimizer
 from ..core.ranges import BETAS, STEP_SIZE, WEIGHT_DECAY, Integer, OneOf, Real
 from ..core.rule import lerp
@@ -133,7 +133,7 @@ class Sophia(CurvatureOptimizer):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to ``.grad``; with Hutchinson's estimator, estimate curvature if it is due."""
         if self.samples_targets:
-            self._check_loss(loss)
+            check_loss(type(self).__name__, loss)
             loss.backward()
         else:
             super().backward(loss)
@@ -157,7 +157,7 @@ class Sophia(CurvatureOptimizer):
         """
         if samples < 1:
             raise ValueError(f"Sophia: samples must be an integer >= 1, got {samples!r}")
-        self._check_loss(loss)
+        check_loss(type(self).__name__, loss)
         params = [(group, p) for group in self.param_groups for p in group["params"]]
         trained = [p for _, p in params if p.requires_grad]
         found = dict(zip(trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True))
