@@ -36,6 +36,7 @@ _MODULES = {
     "lion-k": "lion_k",
     "marsadamw": "mars",
     "muon": "muon",
+    "mup": "mup",
     "optimistic-amsgrad": "optimistic_amsgrad",
     "nesterov": "convex_handbook",
     "normalized-lr-gd": "normalized_lr_gd",
