@@ -31,6 +31,7 @@ _MODULES = {
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",
+    "intrinsic-dimension": "intrinsic_dimension",
     "lazy-hessian": "lazy_hessian",
     "lion": "lion",
     "lion-k": "lion_k",

@@ -258,10 +258,10 @@ CLAIM = Claim(
     test=f"""\
 Networks with three hidden layers of rectified linear units learn handwritten digits with Adam, in muP with the
 narrowest network as base and in the standard parametrization (torch's initial values, one learning rate); at the
-narrowest width the two are the same. First the coordinate check: four steps on one batch with learning rate {RATE:g} at widths from 64
-on, and the change of the outputs of every layer on that batch. Then a sweep: every width is trained with every learning
-rate for as many steps at a constant rate, and the rate with the least validation loss is looked for. Seeds fix initial
-values and batches for both sides and all rates alike.""",
+narrowest width the two are the same. First the coordinate check: four steps on one batch with learning rate {RATE:g} at
+widths from 64 on, and the change of the outputs of every layer on that batch. Then a sweep: every width is trained with
+every learning rate for as many steps at a constant rate, and the rate with the least validation loss is looked for.
+Seeds fix initial values and batches for both sides and all rates alike.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "two widths, two learning rates, one seed; seconds; always inconclusive",
