@@ -389,6 +389,8 @@ def test_attention_scale_keeps_the_product_of_correlated_vectors() -> None:
         x = torch.randn(200, dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         assert float((x * x).sum(1).mean() * attention_scale(dim, 16)) == pytest.approx(4.0, rel=0.05)
     assert attention_scale(16, 16) == 16**-0.5
+    with pytest.warns(UserWarning, match="the heads of '' grow from 4 to 12 dimensions"):
+        mup(nn.MultiheadAttention(24, 2), nn.MultiheadAttention(8, 2))
 
 
 def network(width: int) -> nn.Module:

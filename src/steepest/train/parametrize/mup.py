@@ -1,5 +1,6 @@
 """Maximal update parametrization: initial values, multipliers and learning rates that do not depend on the width."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -146,7 +147,8 @@ def mup(
     nothing. A weight shared by an embedding and a readout is an embedding, and the readout has the multiplier.
 
     What it cannot do for you: a readout that is no module (``F.linear(x, embedding.weight)``) needs the factor by hand;
-    attention needs ``1/d`` in place of ``1/sqrt(d)`` where the dimension of the heads grows (:func:`attention_scale`).
+    attention needs ``1/d`` in place of ``1/sqrt(d)`` where the dimension of the heads grows (:func:`attention_scale`;
+    of torch's own attention layer a warning tells).
 
     Args:
         model: the model, of any width, freshly initialized.
@@ -172,7 +174,10 @@ def mup(
     (orthogonalized updates). Unlike that package, a readout that is shared with an embedding keeps its initial values.
     """
     OneOf(("fan_in", "constant", "keep")).check("mup: init", init)
-    first, second = _two(base, delta, widths)
+    narrow, other = _models(base, delta, widths)
+    if isinstance(narrow, nn.Module):
+        _warn_of_heads(model, narrow)
+    first, second = (parameter_shapes(x) if isinstance(x, nn.Module) else x for x in (narrow, other))
     layers = Layers(model, dict(fan_in or {}))
     scalings = [layers.scaling(name, p, first, second, init) for name, p in model.named_parameters()]
     if set(first) != {entry.name for entry in scalings}:
@@ -228,20 +233,32 @@ class _Multiplied:
         return args, {**kwargs, "input": kwargs["input"] * self.factor}
 
 
-def _two(base: Any, delta: Any, widths: tuple[int, int] | None) -> tuple[Shapes, Shapes]:
-    """The shapes of base and delta."""
+def _models(base: Any, delta: Any, widths: tuple[int, int] | None) -> tuple[Any, Any]:
+    """Base and delta, as models or shapes."""
     if callable(base) and not isinstance(base, nn.Module):
         if widths is None or delta is not None:
             raise ValueError(f"mup: a function as base needs widths=(base, delta) and no delta, got widths={widths!r}")
         # Building a model draws random numbers, which must not change what the caller draws next.
         with torch.random.fork_rng():
-            base, delta = base(widths[0]), base(widths[1])
-    elif widths is not None:
+            return base(widths[0]), base(widths[1])
+    if widths is not None:
         raise ValueError(f"mup: widths={widths!r} goes with a function as base")
-    first, second = (
-        parameter_shapes(x) if isinstance(x, nn.Module) else x for x in (base, base if delta is None else delta)
-    )
-    return first, second
+    return base, base if delta is None else delta
+
+
+def _warn_of_heads(model: nn.Module, base: nn.Module) -> None:
+    """What is known of attention is torch's own layer, which divides by the root of the dimension of a head."""
+    layers = dict(base.named_modules())
+    for name, layer in model.named_modules():
+        other = layers.get(name)
+        if not (isinstance(layer, nn.MultiheadAttention) and isinstance(other, nn.MultiheadAttention)):
+            continue
+        if layer.head_dim != other.head_dim:
+            warnings.warn(
+                f"mup: the heads of {name!r} grow from {other.head_dim} to {layer.head_dim} dimensions, and "
+                "nn.MultiheadAttention divides by the root of that; let their number grow, or use attention_scale",
+                stacklevel=3,
+            )
 
 
 CARD = MethodCard(
