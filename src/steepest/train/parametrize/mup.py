@@ -48,7 +48,7 @@ class MaximalUpdate:
         ========== =================== ================================= =======================
         kind       hidden matrices     other weights, biases, norms      fitting optimizers
         ========== =================== ================================= =======================
-        ``adam``   lr / m_in           lr                                Adam, AdamW, Adafactor
+        ``adam``   lr / m_in           lr                                Adam, AdamW, RMSprop
         ``sign``   lr / m_in           lr                                Lion, signSGD
         ``sgd``    lr m_out / m_in     lr m (of the dimension that       SGD, with momentum
                                        grows)
