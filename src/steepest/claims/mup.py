@@ -187,14 +187,14 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         figures["standard_shift"] <= -FAR and figures["shift_standard_less_mup_high"] < 0,
         figures["mup_loss_wide_less_narrow_high"] < 0,
     ]
+    told = "; ".join(f"{', '.join(f'{s:+.2f}' for s in slopes[side])} ({name})" for side, name in _SIDES.items())
+    factors = [2 ** figures[f"{side}_drift"] for side in _SIDES]
     said = (
-        "From the first layer to the output the slopes are "
-        + "; ".join(f"{', '.join(f'{s:+.2f}' for s in slopes[side])} ({name})" for side, name in _SIDES.items())
-        + f". Over the widths the best learning rates differ by {figures['mup_drift']} steps in muP and by "
-        f"{figures['standard_drift']} in the standard parametrization; from the narrowest to the widest they move by "
-        f"{figures['mup_shift']:+d} and {figures['standard_shift']:+d}. At the narrowest width's best rate the widest "
-        f"network's test loss differs by {_gap(figures, 'mup')} in muP and by {_gap(figures, 'standard')} in the "
-        f"standard parametrization."
+        f"From the first layer to the output the slopes are {told}. Over the widths the best learning rates differ by "
+        f"a factor of {factors[0]} in muP and of {factors[1]} in the standard parametrization; from the narrowest "
+        f"to the widest they move by {figures['mup_shift']:+d} and {figures['standard_shift']:+d} steps of the grid. At the "
+        f"narrowest width's best rate the widest network's test loss differs by {_gap(figures, 'mup')} in muP and by "
+        f"{_gap(figures, 'standard')} in the standard parametrization."
     )
     said = parts(holds, said)
     if all(holds):
