@@ -20,6 +20,7 @@ from . import (
     drop_muon,
     frugal,
     gradient_noise,
+    gradient_regularization,
     induced_metric,
     lion,
     lion_k,
@@ -30,6 +31,7 @@ from . import (
     psgd_lra,
     psgd_xmat,
     reg,
+    sam,
     shampoo,
     sophia,
     torch_optimizers,
@@ -51,6 +53,7 @@ from .diffgrad import DiffGrad
 from .drop_muon import DropMuon
 from .frugal import FRUGAL
 from .gradient_noise import GradientNoise, sgd_with_gradient_noise
+from .gradient_regularization import GradientRegularization, gradient_regularized_sgd
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
@@ -62,6 +65,7 @@ from .psgd import PSGD
 from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
 from .reg import REG
+from .sam import DNSAM, SAM, USAM, dnsam_sgd, sam_sgd, usam_sgd
 from .shampoo import Shampoo
 from .sophia import Sophia
 from .trust_region import ExtrapolatedTrustRegion, NonEuclideanTrustRegion
@@ -70,11 +74,14 @@ from .weight_decay import WeightDecay
 __all__ = [
     "ASGO",
     "DASGO",
+    "DNSAM",
     "FRUGAL",
     "PSGD",
     "PSGDLRA",
     "REG",
+    "SAM",
     "SGDP",
+    "USAM",
     "AMSBound",
     "AMSGrad",
     "AdEMAMix",
@@ -92,6 +99,7 @@ __all__ = [
     "DropMuon",
     "ExtrapolatedTrustRegion",
     "GradientNoise",
+    "GradientRegularization",
     "HybridAuON",
     "InducedMetric",
     "InducedMetricLog",
@@ -110,8 +118,12 @@ __all__ = [
     "Sophia",
     "WeightDecay",
     "cautious_adamw",
+    "dnsam_sgd",
+    "gradient_regularized_sgd",
+    "sam_sgd",
     "sgd_with_coordinate_clip",
     "sgd_with_gradient_noise",
+    "usam_sgd",
 ]
 
 CARDS = (
@@ -131,6 +143,7 @@ CARDS = (
     drop_muon.CARD,
     frugal.CARD,
     gradient_noise.CARD,
+    gradient_regularization.CARD,
     *induced_metric.CARDS,
     lion.CARD,
     lion_k.CARD,
@@ -141,6 +154,7 @@ CARDS = (
     psgd_lra.CARD,
     psgd_xmat.CARD,
     reg.CARD,
+    *sam.CARDS,
     shampoo.CARD,
     sophia.CARD,
     *trust_region.CARDS,
