@@ -660,7 +660,7 @@ def test_no_tensor_is_left_over(way: Way, base: str) -> None:
 
     steps(opt, params, 5)
     before = tensors()
-    steps(opt, params, 100)
+    steps(opt, params, 30)
     assert tensors() <= before
 
 
