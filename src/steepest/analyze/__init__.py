@@ -1,5 +1,8 @@
-"""Instruments that explain a run: spectra, sharpness, bounds."""
+"""Instruments that explain a run: spectra, sharpness, bounds, dynamics."""
 
-__all__: list[str] = []
+from . import sam_sde
+from .sam_sde import SAMDiffusion
 
-CARDS = ()
+__all__ = ["SAMDiffusion"]
+
+CARDS = (sam_sde.CARD,)
