@@ -77,7 +77,7 @@ def test_drift_by_finite_differences_of_the_regularized_loss(variant: str) -> No
         (regularized(points + step * e) - regularized(points - step * e)) / (2 * step)
         for e in torch.eye(points.shape[1], dtype=torch.float64)
     ]
-    torch.testing.assert_close(diffusion.drift(points), torch.stack(slopes, 1), rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(-diffusion.drift(points), torch.stack(slopes, 1), rtol=1e-7, atol=1e-8)
 
 
 @variants
@@ -95,7 +95,7 @@ def test_drift_and_noise_are_those_of_one_step_to_first_order(variant: str) -> N
         spread = torch.cov(there.T, correction=0)
         errors.append(
             (
-                float((diffusion.drift(x)[0] - there.mean(0)).norm()),
+                float((diffusion.drift(x)[0] + there.mean(0)).norm()),
                 float((diffusion.covariance(x)[0] - spread).norm()),
             )
         )

@@ -94,9 +94,9 @@ class SAMDiffusion:
         return vmap(vmap(grad(self.loss), (None, 0)), (0, None))(points, self.samples)
 
     def drift(self, points: Tensor) -> Tensor:
-        r""":math:`\nabla f + \rho\, \mathrm{E}[H_i u_i]` at every point, ``(runs, d)``; the equation has the negative."""
+        r""":math:`-\nabla f - \rho\, \mathrm{E}[H_i u_i]` at every point: ``(runs, d)``."""
         g, curved = self._parts(points)
-        return (g + self.rho * curved).mean(1)
+        return -(g + self.rho * curved).mean(1)
 
     def covariance(self, points: Tensor) -> Tensor:
         """``C`` at every point: ``(runs, d, d)``; it may be slightly indefinite where rho is large."""
@@ -144,9 +144,9 @@ class SAMDiffusion:
         x, dt = start, time / max(1, steps)
         for _ in range(steps):
             a = self.drift(x)
-            b = self.drift(x - dt / 2 * a)
-            c = self.drift(x - dt / 2 * b)
-            x = x - dt / 6 * (a + 2 * b + 2 * c + self.drift(x - dt * c))
+            b = self.drift(x + dt / 2 * a)
+            c = self.drift(x + dt / 2 * b)
+            x = x + dt / 6 * (a + 2 * b + 2 * c + self.drift(x + dt * c))
         return x
 
     # ---------------------------------------------------------------------------------------- the method

@@ -1,5 +1,6 @@
 """Transforms that look at a second point: sharpness-aware steps, and penalties on the gradient."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +18,13 @@ __all__ = ["TwoPointTransform"]
 
 
 class TwoPointTransform(Transform):
-    r"""A transform that evaluates every mini-batch twice, here and at a second point that depends on the gradient here.
+    r"""A transform that evaluates every mini-batch twice, here and at a second point along the gradient here.
 
     .. math::
-        g = \nabla L(x), \qquad g' = \nabla L(x + d(g)), \qquad \text{the base is given } c(g, g')
+        g = \nabla L(x), \qquad g' = \nabla L(x + s g), \qquad \text{the base is given } c(g, g')
 
-    A subclass defines the move :math:`d` (:meth:`displace`) and the combination :math:`c` (:meth:`combine`).
+    A subclass defines the step uphill :math:`s(\|g\|)` (:meth:`ascent`) and the combination :math:`c`
+    (:meth:`combine`). Where a group maximizes, uphill of the loss is :math:`x - s g`.
 
     Train with ``optimizer.step(closure)``. Each evaluation that the base asks for calls the closure twice. The second
     call is without a trace: it draws the same random numbers (dropout has the same masks), and afterwards parameters,
@@ -70,12 +72,11 @@ class TwoPointTransform(Transform):
 
     # ---------------------------------------------------------------------------------------- what a subclass defines
 
-    def displace(self, entries: Sequence[Entry], norm: Tensor) -> Sequence[Tensor] | None:
-        """How far the second point lies from each parameter; ``None`` for no second evaluation.
+    def ascent(self, norm: float) -> float:
+        """The step size to the second point; 0 for no second evaluation.
 
         Args:
-            entries: the parameters with their gradients.
-            norm: of all gradients together; finite, in float32 at least.
+            norm: of the gradients of all parameters together; finite.
         """
         raise NotImplementedError
 
@@ -107,18 +108,23 @@ class TwoPointTransform(Transform):
             return None
         if not entries:
             return None
-        norm: Any = full(nn.utils.get_total_norm([widened(entry.gradient) for entry in entries]))
-        moves = self.displace(entries, norm) if bool(torch.isfinite(norm)) else None
-        if moves is None:
+        norm = float(full(nn.utils.get_total_norm([_widened(entry.gradient) for entry in entries])))
+        step = self.ascent(norm) if math.isfinite(norm) else 0.0
+        if not step:
             return None
-        points = {entry.parameter: _moved(entry.parameter, d) for entry, d in zip(entries, moves, strict=True)}
         params = self._parameters()
         # DDP's gradients may be views of buckets, which the second backward pass fills anew.
         buckets = torch.distributed.is_available() and torch.distributed.is_initialized()
         here = [entry.gradient.clone() for entry in entries] if buckets else []
-        found = dict(
-            zip(params, gradients_at(call[0], params, [points.get(p) for p in params], call[1])[1], strict=True)
-        )
+        start = [entry.parameter.detach().clone() for entry in entries]
+        try:
+            for group, p, g in entries:
+                real(p.detach()).add_(_widened(g), alpha=-step if self.maximizes(group) else step)
+            _, gradients = gradients_at(call[0], params, [None] * len(params), call[1])
+        finally:
+            for entry, old in zip(entries, start, strict=True):
+                entry.parameter.copy_(old)
+        found = dict(zip(params, gradients, strict=True))
         there = []
         for entry in entries:
             gradient = found[entry.parameter]
@@ -132,11 +138,6 @@ class TwoPointTransform(Transform):
         return [p for group in self.param_groups for p in group["params"]]
 
 
-def widened(t: Tensor) -> Tensor:
+def _widened(t: Tensor) -> Tensor:
     """The tensor, half precision as float32."""
     return t.to(compute_dtype(t.dtype))
-
-
-def _moved(p: Tensor, move: Tensor) -> Tensor:
-    point = real(p.detach()) + move
-    return torch.view_as_complex(point.contiguous()) if p.is_complex() else point

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from ..core.ascent import TwoPointTransform, widened
+from ..core.ascent import TwoPointTransform
 from ..core.card import Float, MethodCard, Paper
 from ..core.curvature import hvp
 from ..core.ranges import OneOf, Real
@@ -78,16 +78,15 @@ class GradientRegularization(TwoPointTransform):
 
     # ---------------------------------------------------------------------------------------- finite differences
 
-    def displace(self, entries: Sequence[Entry], norm: Tensor) -> Sequence[Tensor] | None:
+    def ascent(self, norm: float) -> float:
         """Along the gradient, up or down."""
         if not self.gamma:
-            return None
-        step = self.eps if self.mode == "forward" else -self.eps
-        return [widened(g) * (-step if self.maximizes(group) else step) for group, _, g in entries]
+            return 0.0
+        return self.eps if self.mode == "forward" else -self.eps
 
     def combine(self, entries: Sequence[Entry], there: Sequence[Tensor]) -> Sequence[Tensor]:
         """The gradient here, and its change in the direction of the move."""
-        weight = self.gamma / (self.eps if self.mode == "forward" else -self.eps)
+        weight = self.gamma / self.ascent(0.0)
         # At a weight of 1 the interpolation is the gradient there, to the bit.
         return [torch.lerp(entry.gradient, g, weight) for entry, g in zip(entries, there, strict=True)]
 

@@ -1,15 +1,13 @@
 """Sharpness-aware minimization: the gradient is taken where a small step uphill leads; and two simpler relatives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from ..core.ascent import TwoPointTransform, widened
+from ..core.ascent import TwoPointTransform
 from ..core.card import Float, MethodCard, Paper
 from ..core.ranges import MOMENTUM, Real
-from ..core.transform import Entry
 
 __all__ = ["CARDS", "DNSAM", "SAM", "USAM", "dnsam_sgd", "sam_sgd", "usam_sgd"]
 
@@ -45,20 +43,9 @@ class USAM(TwoPointTransform):
     def __init__(self, base: Optimizer, rho: float = 0.05) -> None:
         super().__init__(base, rho=rho)
 
-    def scale(self, norm: Tensor) -> Any:
-        """The factor of the gradient in the move uphill."""
+    def ascent(self, norm: float) -> float:
+        """The same for every gradient."""
         return self.rho
-
-    def displace(self, entries: Sequence[Entry], norm: Tensor) -> Sequence[Tensor] | None:
-        """Uphill along the gradient; the same factor for all tensors."""
-        if not self.rho:
-            return None
-        scale = self.scale(norm)
-        moves = []
-        for group, _, g in entries:
-            factor = scale.to(g.device) if isinstance(scale, Tensor) else scale
-            moves.append(widened(g) * (-factor if self.maximizes(group) else factor))
-        return moves
 
 
 class SAM(USAM):
@@ -87,7 +74,7 @@ class SAM(USAM):
     Generalization, arXiv 2010.01412, Algorithm 1.
     """
 
-    def scale(self, norm: Tensor) -> Any:
+    def ascent(self, norm: float) -> float:
         """The radius over the norm of this gradient."""
         return self.rho / (norm + _TINY)
 
@@ -137,11 +124,11 @@ class DNSAM(USAM):
     def __init__(self, base: Optimizer, rho: float = 0.05, full_norm: float | None = None, decay: float = 0.9) -> None:
         super(USAM, self).__init__(base, rho=rho, full_norm=full_norm, decay=decay, average=None)
 
-    def scale(self, norm: Tensor) -> Any:
+    def ascent(self, norm: float) -> float:
         """The radius over the norm of the full gradient, known or estimated."""
         if self.full_norm is not None:
             return self.rho / (self.full_norm + _TINY)
-        square = float(norm) ** 2
+        square = norm**2
         self.average = square if self.average is None else self.decay * self.average + (1 - self.decay) * square
         return self.rho / (self.average**0.5 + _TINY)
 
