@@ -172,9 +172,11 @@ class Transform(Optimizer):
         held: list[tuple[Tensor, Tensor, Tensor]] = []  # a parameter, its own gradient, and what the base sees
         begun: list[Any] = []
 
-        def put_back() -> None:
+        def put_back(last: bool = False) -> None:
             # A transform inside may evaluate somewhere else, with gradients that start anew, and put ours back after.
             found = {p: gradient for p, gradient, new in held if p.grad is new}
+            if last:  # also where the base has changed .grad
+                found = {p: gradient for p, gradient, _ in reversed(held)} | found
             for p, gradient in found.items():
                 p.grad = gradient
             held[:] = [record for record in held if record[0] not in found]
@@ -208,7 +210,7 @@ class Transform(Optimizer):
             else:
                 loss = self.base.step(evaluate)
         finally:
-            put_back()
+            put_back(last=True)
         if begun:
             self.finish(entries, begun[0])
         return loss
