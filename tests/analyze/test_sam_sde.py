@@ -114,6 +114,23 @@ def test_the_noise_that_is_drawn_has_that_covariance() -> None:
     assert not torch.equal(end, diffusion.simulate(x.repeat(runs, 1), eta, eta, substeps=1, seed=1))
 
 
+def test_balanced_runs_have_the_same_law_and_means_without_noise() -> None:
+    """On a quadratic the mean of balanced runs is that of the noiseless recursion, to rounding."""
+    eta, runs = 0.1, 4000
+    start = torch.tensor([[1.0, -2.0]], dtype=torch.float64).repeat(runs, 1)
+    diffusion = SAMDiffusion(bowl, NOISE, 0.0)
+    for make in (
+        lambda balanced: diffusion.method(start, eta, 10, balanced=balanced),
+        lambda balanced: diffusion.simulate(start, eta, 1.0, substeps=1, balanced=balanced),
+    ):
+        even, free = make(True), make(False)
+        torch.testing.assert_close(even.mean(0), start[0] * (1 - eta * H) ** 10, rtol=1e-10, atol=1e-12)
+        assert (free.mean(0) - even.mean(0)).abs().max() > 1e-5
+        torch.testing.assert_close(torch.cov(even.T), torch.cov(free.T), rtol=0.15, atol=2e-3)
+    once = torch.stack([diffusion.method(start[:1], eta, 1, seed=k, balanced=True)[0] for k in range(400)])
+    assert len(once.unique(dim=0)) == 4  # of one run alone, too, all samples are drawn
+
+
 @variants
 def test_the_flow_of_a_quadratic(variant: str) -> None:
     """USAM: x e^(-h (1 + rho h) t); SAM in one dimension: h x + rho h sign(x), until it arrives."""

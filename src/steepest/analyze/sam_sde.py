@@ -104,7 +104,16 @@ class SAMDiffusion:
         cross = g.mT @ curved / self.count
         return g.mT @ g / self.count + self.rho * (cross + cross.mT)
 
-    def simulate(self, start: Tensor, step_size: float, time: float, *, substeps: int = 10, seed: int = 0) -> Tensor:
+    def simulate(
+        self,
+        start: Tensor,
+        step_size: float,
+        time: float,
+        *,
+        substeps: int = 10,
+        seed: int = 0,
+        balanced: bool = False,
+    ) -> Tensor:
         """Runs of the equation by Euler and Maruyama's scheme.
 
         Args:
@@ -113,6 +122,8 @@ class SAMDiffusion:
             time: until when.
             substeps: how many steps of the scheme make one of the method's.
             seed: of the noise.
+            balanced: whether the second half of the runs has the first one's noise with the opposite sign. Each run by
+                itself is as without; means over runs are much less noisy, as the noise cancels to first order.
 
         Returns:
             The points at that time.
@@ -127,7 +138,10 @@ class SAMDiffusion:
             move = g + self.rho * curved
             mean = move.mean(1)
             # Independent normal weights on the samples' deviations have the covariance of the samples.
-            weights = torch.randn(len(x), 1, self.count, generator=draw, dtype=x.dtype, device=x.device)
+            drawn = (len(x) + 1) // 2 if balanced else len(x)
+            weights = torch.randn(drawn, 1, self.count, generator=draw, dtype=x.dtype, device=x.device)
+            if balanced:
+                weights = torch.cat([weights, -weights])[: len(x)]
             noise = (weights @ (move - mean[:, None]))[:, 0] / math.sqrt(self.count)
             x = x - dt * mean + math.sqrt(step_size * dt) * noise
         return x
@@ -151,7 +165,7 @@ class SAMDiffusion:
 
     # ---------------------------------------------------------------------------------------- the method
 
-    def method(self, start: Tensor, step_size: float, steps: int, *, seed: int = 0) -> Tensor:
+    def method(self, start: Tensor, step_size: float, steps: int, *, seed: int = 0, balanced: bool = False) -> Tensor:
         """Runs of the method itself, each with samples of its own, drawn with replacement.
 
         Args:
@@ -159,13 +173,17 @@ class SAMDiffusion:
             step_size: :math:`\\eta`.
             steps: how many.
             seed: of the samples.
+            balanced: whether in each step all samples are drawn equally often, as far as the number of runs allows.
+                Each run by itself is as without; see :meth:`simulate`.
         """
         _check(step_size=step_size, steps=steps, seed=seed)
         draw = generator(start.device, "sam", seed)
         one = vmap(grad(self.loss))
         x = start
         for _ in range(steps):
-            rows = torch.randint(self.count, (len(x),), generator=draw, device=x.device)
+            rows = torch.randint(self.count, (1 if balanced else len(x),), generator=draw, device=x.device)
+            if balanced:
+                rows = (rows + torch.randperm(len(x), generator=draw, device=x.device)) % self.count
             chosen = tree.tree_map(lambda t, rows=rows: t[rows], self.samples)
             if self.rho:
                 g = one(x, chosen)

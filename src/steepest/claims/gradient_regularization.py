@@ -423,6 +423,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     medians = [1000 * float(np.median(series["seconds"][name])) for name in names]
     costs.bar(names, medians, color=[COLOURS[3], COLOURS[0], COLOURS[2]], width=0.6)
     costs.grid(visible=False, axis="x")
+    costs.set_axisbelow(True)
     costs.set_ylabel("milliseconds per step (median)")
     costs.set_title("Cost, a perceptron")
     return figure
