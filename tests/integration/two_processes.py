@@ -103,7 +103,7 @@ def train(model: nn.Module, opt: Optimizer, steps: range, *, rank: int = 0, rank
             loss.backward()
             return loss.detach()
 
-        if any(group.get("exact") for group in opt.param_groups):
+        if getattr(opt, "closure_required", False) or any(group.get("exact") for group in opt.param_groups):
             opt.step(closure)
         elif isinstance(opt, InducedMetricLog | SANIA):  # the loss must be that of the whole batch, as the gradient is
             loss = closure()

@@ -34,3 +34,11 @@ CARDS = (
     *sharpness_measures.CARDS,
     spectral_density.CARD,
 )
+"""Instruments that explain a run: spectra, sharpness, bounds, dynamics."""
+
+from . import sam_sde
+from .sam_sde import SAMDiffusion
+
+__all__ = ["SAMDiffusion"]
+
+CARDS = (sam_sde.CARD,)

@@ -72,6 +72,8 @@ class Transform(Optimizer):
     counts: ClassVar[tuple[str, ...]] = ()
     #: Whether it moves parameters itself; a quasi-Newton base, which remembers its own moves, is refused then.
     moves: ClassVar[bool] = False
+    #: Whether a step evaluates more than once, and so needs a closure.
+    closure_required: bool = False
     base: Optimizer
 
     def __init__(self, base: Optimizer, **settings: Any) -> None:
@@ -107,6 +109,10 @@ class Transform(Optimizer):
     def finish(self, entries: Sequence[Entry], begun: Any) -> None:
         """Called once per step, after the base has moved the parameters."""
 
+    def evaluate(self, closure: Callable[[], Any]) -> Any:
+        """Call the closure, with gradients enabled; what follows is :meth:`transform`."""
+        return closure()
+
     # ---------------------------------------------------------------------------------------- the base's own things
 
     @property
@@ -128,6 +134,10 @@ class Transform(Optimizer):
     def unwrapped(self) -> Optimizer:
         """The innermost optimizer, which is no transform."""
         return self.base.unwrapped if isinstance(self.base, Transform) else self.base
+
+    def maximizes(self, group: Mapping[str, Any]) -> bool:
+        """Whether the base maximizes the function of this group's gradients."""
+        return bool(group.get("maximize", getattr(self.unwrapped, "maximize", False)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -159,13 +169,17 @@ class Transform(Optimizer):
             What the base returns: the loss, else ``None``.
         """
         entries: list[Entry] = []
-        held: list[tuple[Tensor, Tensor]] = []
+        held: list[tuple[Tensor, Tensor, Tensor]] = []  # a parameter, its own gradient, and what the base sees
         begun: list[Any] = []
 
-        def put_back() -> None:
-            for p, gradient in held:
+        def put_back(last: bool = False) -> None:
+            # A transform inside may evaluate somewhere else, with gradients that start anew, and put ours back after.
+            found = {p: gradient for p, gradient, new in held if p.grad is new}
+            if last:  # also where the base has changed .grad
+                found = {p: gradient for p, gradient, _ in reversed(held)} | found
+            for p, gradient in found.items():
                 p.grad = gradient
-            held.clear()
+            held[:] = [record for record in held if record[0] not in found]
 
         def exchange() -> None:
             entries[:] = self._entries()
@@ -176,14 +190,15 @@ class Transform(Optimizer):
                 for entry, gradient in zip(entries, new, strict=True):
                     p = entry.parameter
                     assert p.grad is not None
-                    held.append((p, p.grad))
-                    p.grad = torch.view_as_complex(gradient.contiguous()) if p.is_complex() else gradient
+                    seen = torch.view_as_complex(gradient.contiguous()) if p.is_complex() else gradient
+                    held.append((p, p.grad, seen))
+                    p.grad = seen
 
         def evaluate() -> Any:
             assert closure is not None
             put_back()  # a closure that accumulates must find its own gradients
             with torch.enable_grad():
-                loss = closure()
+                loss = self.evaluate(closure)
             with torch.no_grad():
                 exchange()
             return loss
@@ -195,7 +210,7 @@ class Transform(Optimizer):
             else:
                 loss = self.base.step(evaluate)
         finally:
-            put_back()
+            put_back(last=True)
         if begun:
             self.finish(entries, begun[0])
         return loss

@@ -21,6 +21,7 @@ from . import (
     exact_gauss_newton,
     frugal,
     gradient_noise,
+    gradient_regularization,
     induced_metric,
     lion,
     lion_k,
@@ -34,6 +35,7 @@ from . import (
     psgd_xmat,
     reg,
     sania,
+    sam,
     shampoo,
     smb,
     sophia,
@@ -59,6 +61,7 @@ from .drop_muon import DropMuon
 from .exact_gauss_newton import ExactGaussNewton
 from .frugal import FRUGAL
 from .gradient_noise import GradientNoise, sgd_with_gradient_noise
+from .gradient_regularization import GradientRegularization, gradient_regularized_sgd
 from .induced_metric import InducedMetric, InducedMetricLog, InducedMetricRMS
 from .lion import Lion
 from .lion_k import LionK
@@ -73,6 +76,7 @@ from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
 from .reg import REG
 from .sania import SANIA, SANIANewton
+from .sam import DNSAM, SAM, USAM, dnsam_sgd, sam_sgd, usam_sgd
 from .shampoo import Shampoo
 from .smb import SMB
 from .sophia import Sophia
@@ -84,6 +88,7 @@ from .weight_decay import WeightDecay
 __all__ = [
     "ASGO",
     "DASGO",
+    "DNSAM",
     "FRUGAL",
     "MFAC",
     "OASIS",
@@ -93,6 +98,9 @@ __all__ = [
     "SANIA",
     "SGDP",
     "SMB",
+    "SAM",
+    "SGDP",
+    "USAM",
     "AMSBound",
     "AMSGrad",
     "AdEMAMix",
@@ -111,6 +119,7 @@ __all__ = [
     "ExactGaussNewton",
     "ExtrapolatedTrustRegion",
     "GradientNoise",
+    "GradientRegularization",
     "HybridAuON",
     "InducedMetric",
     "InducedMetricLog",
@@ -133,9 +142,13 @@ __all__ = [
     "ThermodynamicNaturalGradient",
     "WeightDecay",
     "cautious_adamw",
+    "dnsam_sgd",
+    "gradient_regularized_sgd",
+    "sam_sgd",
     "sgd_with_coordinate_clip",
     "sgd_with_gradient_noise",
     "target_surrogate_sgd",
+    "usam_sgd",
 ]
 
 CARDS = (
@@ -156,6 +169,7 @@ CARDS = (
     exact_gauss_newton.CARD,
     frugal.CARD,
     gradient_noise.CARD,
+    gradient_regularization.CARD,
     *induced_metric.CARDS,
     lion.CARD,
     lion_k.CARD,
@@ -169,6 +183,7 @@ CARDS = (
     psgd_xmat.CARD,
     reg.CARD,
     *sania.CARDS,
+    *sam.CARDS,
     shampoo.CARD,
     smb.CARD,
     sophia.CARD,

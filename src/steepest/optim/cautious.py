@@ -61,8 +61,7 @@ class Cautious(Transform):
             dtype = compute_dtype(after.dtype)
             before = real(old).to(dtype)
             update = before - after.to(dtype)
-            up = group.get("maximize", getattr(self.unwrapped, "maximize", False))
-            mask = (update * g < 0) if up else (update * g > 0)
+            mask = (update * g < 0) if self.maximizes(group) else (update * g > 0)
             kept: Any = full(mask.sum(dtype=dtype))
             after.copy_(before - update * mask * (mask.numel() / (kept + 1)))
 
