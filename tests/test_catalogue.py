@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import importlib
 import inspect
 import math
 import re
@@ -85,6 +86,16 @@ def test_cards_are_complete(name: str) -> None:
     )
     if not entry.wraps:
         assert "ource" in (cls.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in cards().items() if entry.usage])
+def test_lines_of_usage_are_python_and_name_what_users_import(name: str) -> None:
+    entry = card(name)
+    ast.parse(entry.line())
+    module, _, target = entry.target.partition(":")
+    package = module.rpartition(".")[0]
+    assert target in entry.line()
+    assert getattr(importlib.import_module(package), target) is entry.load()
 
 
 @optimizers
