@@ -25,11 +25,13 @@ _MODULES = {
     "convexnet-admm": "convexnet_admm",
     "coordinate-clip": "coordinate_clip",
     "cs-regularizers": "cs_regularizers",
+    "data-efficient-augmentation": "data_efficient_augmentation",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
     "frugal": "frugal",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
+    "hessian-alignment": "hessian_alignment",
     "induced-metric": "induced_metric",
     "lazy-hessian": "lazy_hessian",
     "lion": "lion",
@@ -45,6 +47,7 @@ _MODULES = {
     "shampoo": "shampoo",
     "sophia": "sophia",
     "trust-region": "trust_region",
+    "udim": "udim",
     "wgsef": "wgsef",
 }
 

@@ -138,6 +138,14 @@ def test_the_model_and_the_random_state_are_left_as_they_were() -> None:
     assert not model[3]._forward_pre_hooks
 
 
+def test_half_precision_models() -> None:
+    model, x, y = problem()
+    model, x = model.bfloat16(), x.bfloat16()
+    subset = SubsetAugmentation(0.2).select(model, [(x, y)], head=model[2])
+    assert subset.weights.dtype == torch.float32
+    assert int(subset.sizes.sum()) == 60
+
+
 def test_only_the_chosen_are_augmented() -> None:
     model, x, y = problem()
     subset = SubsetAugmentation(0.1).select(model, [(x, y)])

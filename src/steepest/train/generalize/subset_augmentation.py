@@ -131,7 +131,7 @@ def _gradients(
     try:
         with _evaluating(model):
             for inputs, targets in batches:
-                logits = model(inputs)
+                logits = _single(model(inputs))
                 if targets.is_floating_point() or targets.shape != logits.shape[:1] or logits.dim() != 2:
                     raise ValueError(
                         "SubsetAugmentation: targets must be class numbers (n,) for outputs (n, c), got "
@@ -140,7 +140,7 @@ def _gradients(
                 g.append(residuals(logits, targets))
                 classes.append(targets)
                 if head is not None:
-                    h.append(design(seen.pop(), head))
+                    h.append(_single(design(seen.pop(), head)))
     finally:
         if head is not None:
             handle.remove()
@@ -150,6 +150,11 @@ def _gradients(
     if not all(bool(torch.isfinite(t).all()) for t in (gradients, features) if t is not None):
         raise FloatingPointError("SubsetAugmentation: the model's outputs or the head's inputs are not finite")
     return gradients, features, torch.cat(classes)
+
+
+def _single(values: Tensor) -> Tensor:
+    """Half precision in float32: distances between neighbours would drown in its rounding."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 @contextmanager
