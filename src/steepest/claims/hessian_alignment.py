@@ -247,8 +247,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
             )
     for level, words in ((75, "by the shape, at most"), (10, "by the colour")):
         scores.axhline(level, color="#8a929b", linewidth=1, linestyle="--")
-        scores.annotate(words, (len(_NAMES) - 0.55, level), ha="right", va="bottom", fontsize=7.5, color="#5a626b")
+        scores.annotate(words, (-0.4, level + 0.5), ha="left", va="bottom", fontsize=7.5, color="#5a626b")
     scores.set_xticks(range(len(_NAMES)), _NAMES, fontsize=8.5)
+    scores.set_xlim(-0.5, len(_NAMES) - 0.5)
     scores.set_ylim(0, 100)
     scores.set_ylabel("accuracy (%)")
     scores.set_title("Colours as trained (hollow), reversed (filled)")

@@ -51,7 +51,8 @@ class SubsetAugmentation:
         \qquad d_{ij} = \|g_i - g_j\|_2
 
     and weighs each chosen example by the number of examples of its class that are nearest to it. Choose anew every few
-    epochs, and train on all data and augmented copies of the subset, or on the copies alone with their weights:
+    epochs, and train on augmented copies of the subset with their weights, or on all data and the copies (where the
+    authors' code leaves the weights out unless told otherwise):
 
     .. code-block:: python
 
