@@ -249,7 +249,7 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     each.set_xlim(0, 100)
     each.set_xlabel("accuracy (%)")
     each.set_title("Each domain (means over seeds)")
-    each.legend(loc="lower left")
+    each.legend(loc="upper left")
     return figure
 
 
