@@ -25,6 +25,7 @@ _MODULES = {
     "convexnet-admm": "convexnet_admm",
     "coordinate-clip": "coordinate_clip",
     "cs-regularizers": "cs_regularizers",
+    "data-efficient-augmentation": "data_efficient_augmentation",
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
     "forward-gradient": "forward_gradient",
@@ -34,6 +35,7 @@ _MODULES = {
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "gradient-regularization": "gradient_regularization",
+    "hessian-alignment": "hessian_alignment",
     "induced-metric": "induced_metric",
     "lanczos-learning-rate": "lanczos_learning_rate",
     "langevin-averaging": "langevin_averaging",
@@ -65,6 +67,7 @@ _MODULES = {
     "target-surrogate": "target_surrogate",
     "tngd": "thermodynamic",
     "trust-region": "trust_region",
+    "udim": "udim",
     "wgsef": "wgsef",
 }
 

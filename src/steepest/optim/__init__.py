@@ -34,8 +34,8 @@ from . import (
     psgd_lra,
     psgd_xmat,
     reg,
-    sania,
     sam,
+    sania,
     shampoo,
     smb,
     sophia,
@@ -75,8 +75,8 @@ from .psgd import PSGD
 from .psgd_lra import PSGDLRA
 from .psgd_xmat import PSGDXMat
 from .reg import REG
-from .sania import SANIA, SANIANewton
 from .sam import DNSAM, SAM, USAM, dnsam_sgd, sam_sgd, usam_sgd
+from .sania import SANIA, SANIANewton
 from .shampoo import Shampoo
 from .smb import SMB
 from .sophia import Sophia
@@ -95,11 +95,10 @@ __all__ = [
     "PSGD",
     "PSGDLRA",
     "REG",
+    "SAM",
     "SANIA",
     "SGDP",
     "SMB",
-    "SAM",
-    "SGDP",
     "USAM",
     "AMSBound",
     "AMSGrad",
