@@ -1,10 +1,11 @@
 """Instruments that explain a run: spectra, sharpness, noise, bounds; and what can be left out of a model."""
 
-from . import last_iterate, noise_scale, pruning, run_watch, sharpness_measures, spectral_density
+from . import last_iterate, noise_scale, pruning, run_watch, sam_sde, sharpness_measures, spectral_density
 from .last_iterate import WorstCase, last_iterate_bound, step_sizes
 from .noise_scale import GradientNoiseScale, gradient_noise_scale
 from .pruning import InverseFisher, prune
 from .run_watch import RunExplanation, RunWatch
+from .sam_sde import SAMDiffusion
 from .sharpness_measures import Sharpness, ascent_sharpness, directional_sharpness, sharpness
 from .spectral_density import Spectrum, spectrum
 
@@ -13,6 +14,7 @@ __all__ = [
     "InverseFisher",
     "RunExplanation",
     "RunWatch",
+    "SAMDiffusion",
     "Sharpness",
     "Spectrum",
     "WorstCase",
@@ -31,14 +33,7 @@ CARDS = (
     noise_scale.CARD,
     pruning.CARD,
     run_watch.CARD,
+    sam_sde.CARD,
     *sharpness_measures.CARDS,
     spectral_density.CARD,
 )
-"""Instruments that explain a run: spectra, sharpness, bounds, dynamics."""
-
-from . import sam_sde
-from .sam_sde import SAMDiffusion
-
-__all__ = ["SAMDiffusion"]
-
-CARDS = (sam_sde.CARD,)
