@@ -1,5 +1,8 @@
 """Learning-rate schedules, and what else follows the course of a run: freezing, batch sizes, averages of iterates."""
 
-__all__: list[str] = []
+from . import grades as _grades
+from .grades import GradES
 
-CARDS = ()
+__all__ = ["GradES"]
+
+CARDS = (_grades.CARD,)
