@@ -44,6 +44,7 @@ _MODULES = {
     "saddle-free-newton": "saddle_free_newton",
     "shampoo": "shampoo",
     "sophia": "sophia",
+    "tract": "tract",
     "trust-region": "trust_region",
     "wgsef": "wgsef",
 }
