@@ -28,6 +28,7 @@ _MODULES = {
     "diffgrad": "diffgrad",
     "drop-muon": "drop_muon",
     "frugal": "frugal",
+    "grades": "grades",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",

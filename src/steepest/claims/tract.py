@@ -196,7 +196,8 @@ Four comparisons of test errors: two networks, each with SGD and with Adam.
 
 1. After equally many steps TrAct's error is lower in at least one (the paired difference's interval lies below 0).
 2. It is higher in none (no interval lies above 0).
-3. In at least {OFTEN} of them TrAct needs at most {CAUGHT_UP:.0%} of the steps for plain training's mean error at the end.
+3. In at least {OFTEN} of them TrAct needs at most {CAUGHT_UP:.0%} of the steps for plain training's mean error at \
+the end.
 
 - **reproduced**: all three. **partly**: 1 alone or with one of the others, or 2 and 3.
 - **not reproduced**: neither of these.
@@ -277,9 +278,9 @@ CLAIM = Claim(
 Handwritten digits, by a convolutional network with batch norms and a residual block, and by a vision transformer of
 four by four patches whose first layer is linear; with SGD (momentum 0.9) and with Adam. Each is trained plainly and
 with TrAct (damping 0.1) on its first layer, over the same learning rates in steps of about 3, tuned for each side on
-the validation split. (The paper takes for TrAct the rates that are best for plain training.) With fresh seeds and the same
-schedule, plain training then gets all the steps, and TrAct all, three quarters and half of them. The paper's images are
-natural ones in colour, its networks a hundred times as large, and its runs of 100 epochs and more.""",
+the validation split. (The paper takes for TrAct the rates that are best for plain training.) With fresh seeds and the
+same schedule, plain training then gets all the steps, and TrAct all, three quarters and half of them. The paper's
+images are natural ones in colour, its networks a hundred times as large, and its runs of 100 epochs and more.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one learning rate, one seed, 8 steps on scikit-learn's digits; seconds; always inconclusive",
