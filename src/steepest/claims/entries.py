@@ -29,6 +29,7 @@ _MODULES = {
     "drop-muon": "drop_muon",
     "frugal": "frugal",
     "grades": "grades",
+    "ghost-batch-norm": "ghost_batch_norm",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "induced-metric": "induced_metric",

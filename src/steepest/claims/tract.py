@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steepest import data
-from steepest.arena.task import Data, Task
-from steepest.arena.tasks.common import accuracy, draw_classes, examples
+from steepest.arena.task import Task
+from steepest.arena.tasks.common import accuracy, draw_classes
 from steepest.catalogue import card
 from steepest.train.parametrize import tract
 
@@ -18,6 +17,7 @@ from .claim import Claim, Context
 from .evidence import Judgement, Measured, Size, Verdict
 from .experiment import ENOUGH, Side, difference, grid, mean, part_of_budget, parts, repeat, too_few, tune
 from .figure import COLOURS, INK, MARKERS, canvas
+from .handwriting import IMAGE_SIDES, digit_images
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,12 +48,6 @@ _SCALES = {
     Size.LAPTOP: _Scale(160, 300, 5, 4, "mnist10k", 50, 12),
     Size.FULL: _Scale(20_000, 40_000, 5, 6, "mnist", 128, 64),
 }
-_LOADERS = {
-    "digits": partial(data.digits, test=0.5),
-    "mnist10k": partial(data.mnist10k, validation=0.1, test=0.5),
-    "mnist": data.mnist,
-}
-_SIDES = {"digits": 8, "mnist10k": 28, "mnist": 28}
 
 
 class _Transformer(nn.Module):
@@ -109,19 +103,13 @@ def _model(network: str, ours: bool, side: int, width: int) -> nn.Module:
     return model
 
 
-def _data(images: str, side: int) -> Data:
-    splits = examples(_LOADERS[images]())
-    shaped = (split._replace(inputs=split.inputs.reshape(len(split.inputs), 1, _SIDES[images], -1)) for split in splits)
-    return Data(*(split._replace(inputs=functional.adaptive_avg_pool2d(split.inputs, side)) for split in shaped))
-
-
 def _task(network: str, ours: bool, scale: _Scale) -> Task:
-    side = 14 if scale.images == "mnist10k" and network == "convolutional" else _SIDES[scale.images]
+    side = 14 if scale.images == "mnist10k" and network == "convolutional" else IMAGE_SIDES[scale.images]
     return Task(
         name=f"tract-{network}-{'tract' if ours else 'plain'}-{scale.images}",
         title=f"Handwritten digits, {network} network",
         model=partial(_model, network, ours, side, scale.width),
-        data=partial(_data, scale.images, side),
+        data=partial(digit_images, scale.images, side),
         loss=functional.cross_entropy,
         sample=draw_classes,
         metric=accuracy,
