@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import importlib
 import inspect
 import math
 import re
@@ -85,6 +86,16 @@ def test_cards_are_complete(name: str) -> None:
     )
     if not entry.wraps:
         assert "ource" in (cls.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", [name for name, entry in cards().items() if entry.usage])
+def test_a_line_of_usage_names_what_users_can_import(name: str) -> None:
+    entry = card(name)
+    found = []
+    for path in re.findall(r"\bsteepest(?:\.\w+)+", entry.line()):
+        package, _, attribute = path.rpartition(".")
+        found.append(getattr(importlib.import_module(package), attribute))
+    assert entry.load() in found
 
 
 @optimizers

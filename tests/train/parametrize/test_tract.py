@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,13 @@ def test_the_gradient_is_that_of_ridge_regression(name: str) -> None:
         expected.append(np.linalg.lstsq(design, target, rcond=None)[0].T)
     found = gradients(ours, x)[1][0].reshape(len(expected), -1, expected[0].shape[1])
     np.testing.assert_allclose(found.numpy(), np.stack(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_many_patches_are_taken_a_few_images_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours, x = pair("conv2d")
+    whole = gradients(ours, x)[1][0]
+    monkeypatch.setattr(sys.modules[TrActConv2d.__module__], "_ENTRIES", 3 * (3 * 42 * 9))  # three of four
+    torch.testing.assert_close(gradients(ours, x)[1][0], whole)
 
 
 @layers

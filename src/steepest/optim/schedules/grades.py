@@ -34,16 +34,16 @@ class GradES:
     backward pass leaves out its weight gradient but still goes through it to the layers below, and optimizers leave it
     alone, their weight decay and momentum included. When all are frozen the run is ``finished``.
 
-    .. code-block:: python
-
-        stopping = GradES(model, total_steps=1000)
-        for inputs, targets in batches:
-            loss(model(inputs), targets).backward()
-            optimizer.step()
-            stopping.step()  # between the optimizer's step and zero_grad
-            optimizer.zero_grad()
-            if stopping.finished:  # before a backward pass without anything to differentiate
-                break
+    ```python
+    stopping = GradES(model, total_steps=1000)
+    for inputs, targets in batches:
+        loss(model(inputs), targets).backward()
+        optimizer.step()
+        stopping.step()  # between the optimizer's step and zero_grad
+        optimizer.zero_grad()
+        if stopping.finished:  # before a backward pass without anything to differentiate
+            break
+    ```
 
     The sources give three signals. The paper's first version has the gradient, which is the default here; a later one
     its change :math:`\|G_t - G_{t-1}\|_{1,1}`; the authors' code the change of the weights

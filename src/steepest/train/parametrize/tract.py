@@ -15,6 +15,9 @@ __all__ = ["CARD", "TrActConv1d", "TrActConv2d", "TrActLinear", "remove_tract", 
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
+#: About as many entries of patches are held at once: they are many times as large as the images.
+_ENTRIES = 2**25
+
 
 def _solve(gradient: Tensor, moment: Tensor, damping: float) -> Tensor:
     """``gradient (moment + damping I)^-1`` for stacks of matrices; NaN where rounding leaves the moment indefinite."""
@@ -42,6 +45,16 @@ def _patches(x: Tensor, kernel: torch.Size, stride: Any, padding: Any, dilation:
     order = (1, *range(2 + spatial, 2 + 2 * spatial), 0, *range(2, 2 + spatial))
     width = channels // groups * kernel.numel()
     return x.permute(order).reshape(groups, width, batch * torch.Size(positions).numel())
+
+
+def _moment(x: Tensor, kernel: torch.Size, stride: Any, padding: Any, dilation: Any, groups: int) -> Tensor:
+    """The second moment of all patches of ``x``, of one group of images after the other."""
+    entries = x.shape[1:].numel() * kernel.numel() // torch.Size(stride).numel()
+    total, b = x.new_zeros(()), 0
+    for part in x.split(max(1, _ENTRIES // max(1, entries))):
+        columns = _patches(part, kernel, stride, padding, dilation, groups)
+        total, b = total + columns @ columns.mT, b + columns.shape[2]
+    return total / max(b, 1)
 
 
 class _Function(torch.autograd.Function):
@@ -117,10 +130,8 @@ class _Convolution(_Function):
 
         def of_weight(grad: Tensor, weight: Tensor, x: Tensor, damping: float, *geometry: Any) -> Tensor:
             gradient = plain(grad, weight, x, geometry, 1)
-            columns = _patches(x, weight.shape[2:], *geometry)
-            groups, width, b = columns.shape
-            moment = columns @ columns.mT / max(b, 1)
-            return _solve(gradient.reshape(groups, -1, width), moment, damping).reshape(weight.shape)
+            moment = _moment(x, weight.shape[2:], *geometry)
+            return _solve(gradient.reshape(len(moment), -1, moment.shape[-1]), moment, damping).reshape(weight.shape)
 
         return _Convolution.gradients(ctx, grad, of_input, of_weight, 1)
 
