@@ -172,9 +172,9 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     means = {name: figures[f"error_{name}"] for name in RUNS}
     said = (
         f"Mean test errors: small batches {means['small']:.2f} %, large ones {means['large']:.2f} %, with the rate "
-        f"raised {means['root']:.2f} %, with ghost norms besides {means['ghost']:.2f} %; with as many updates as "
-        f"small batches {means['recipe']:.2f} %, and {means['long']:.2f} % of them with plain norms. With rates tuned "
-        f"for each, ghost norms change the error of large batches by {tuned[0]:+.2f} ({tuned[1]:+.2f} to "
+        f"raised {means['root']:.2f} %, with ghost norms besides {means['ghost']:.2f} %; with that rate and as many "
+        f"updates as small batches {means['long']:.2f} % with plain and {means['recipe']:.2f} % with ghost norms. With "
+        f"rates tuned for each, ghost norms change the error of large batches by {tuned[0]:+.2f} ({tuned[1]:+.2f} to "
         f"{tuned[2]:+.2f})."
     )
     said = parts(holds, said)
@@ -205,7 +205,6 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         if known:
             tuning.plot(*zip(*known, strict=True), color=COLOURS[index], marker=MARKERS[index], label=label)
     tuning.set_xscale("log")
-    tuning.set_yscale("log")
     tuning.set_xlabel("learning rate")
     tuning.set_ylabel("validation error (%)")
     tuning.set_title("Tuning, equal epochs")
