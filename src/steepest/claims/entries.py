@@ -48,6 +48,7 @@ _MODULES = {
     "sophia": "sophia",
     "tract": "tract",
     "trust-region": "trust_region",
+    "weight-conditioning": "weight_conditioning",
     "wgsef": "wgsef",
 }
 
