@@ -32,6 +32,8 @@ _MODULES = {
     "egn": "exact_gauss_newton",
     "frugal": "frugal",
     "gb-nn": "gb_nn",
+    "grades": "grades",
+    "ghost-batch-norm": "ghost_batch_norm",
     "grad-normalized-newton": "grad_normalized_newton",
     "gradient-noise": "gradient_noise",
     "gradient-regularization": "gradient_regularization",
@@ -68,6 +70,9 @@ _MODULES = {
     "tngd": "thermodynamic",
     "trust-region": "trust_region",
     "udim": "udim",
+    "tract": "tract",
+    "trust-region": "trust_region",
+    "weight-conditioning": "weight_conditioning",
     "wgsef": "wgsef",
 }
 

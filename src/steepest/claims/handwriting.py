@@ -10,9 +10,30 @@ from steepest import data
 from steepest.arena.task import Data, Task
 from steepest.arena.tasks.common import accuracy, draw_classes, examples
 
-__all__ = ["handwriting"]
+__all__ = ["IMAGE_SIDES", "digit_images", "handwriting"]
 
 Network = Literal["perceptron", "convolutional"]
+
+_LOADERS = {
+    "digits": partial(data.digits, test=0.5),
+    "mnist10k": partial(data.mnist10k, validation=0.1, test=0.5),
+    "mnist": data.mnist,
+}
+#: Pixels along each side of the images of :func:`digit_images`.
+IMAGE_SIDES = {"digits": 8, "mnist10k": 28, "mnist": 28}
+
+
+def digit_images(name: str, side: int) -> Data:
+    """Digits as images of ``(1, side, side)`` pixels, half of the smaller data sets for the test.
+
+    Args:
+        name: ``"digits"`` (scikit-learn's), ``"mnist10k"`` or ``"mnist"``.
+        side: to which images are averaged down.
+    """
+    splits = examples(_LOADERS[name]())
+    whole = (split.inputs.reshape(-1, 1, IMAGE_SIDES[name], IMAGE_SIDES[name]) for split in splits)
+    shrunk = (functional.adaptive_avg_pool2d(inputs, side) for inputs in whole)
+    return Data(*(split._replace(inputs=inputs) for split, inputs in zip(splits, shrunk, strict=True)))
 
 
 def handwriting(network: Network, *, full: bool = False, batch: int = 32) -> Task:

@@ -193,9 +193,8 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         f"From the first layer to the output the slopes are {told}. Over the widths the best learning rates differ by "
         f"a factor of {factors[0]} in muP and of {factors[1]} in the standard parametrization; from the narrowest "
         f"to the widest they move by {figures['mup_shift']:+d} and {figures['standard_shift']:+d} steps of the grid. "
-        f"At the narrowest width's best rate the widest network's test loss differs by {_gap(figures, 'mup')} in muP and "
-        "by "
-        f"{_gap(figures, 'standard')} in the standard parametrization."
+        f"At the narrowest width's best rate the widest network's test loss differs by {_gap(figures, 'mup')} in muP "
+        f"and by {_gap(figures, 'standard')} in the standard parametrization."
     )
     said = parts(holds, said)
     if all(holds):

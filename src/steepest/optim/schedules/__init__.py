@@ -1,6 +1,6 @@
 """Learning-rate schedules, and what else follows the course of a run: freezing, batch sizes, averages of iterates."""
 
-from . import batch_scaling, langevin_averaging, linear_decay, refined_schedule, slow_start_fast_decay
+from . import batch_scaling, grades, langevin_averaging, linear_decay, refined_schedule, slow_start_fast_decay
 from .batch_scaling import (
     LearningRate,
     effective_batch,
@@ -11,12 +11,14 @@ from .batch_scaling import (
     square_root_scaling,
     stable_learning_rate,
 )
+from .grades import GradES
 from .langevin_averaging import LangevinAveraging
 from .linear_decay import LinearDecay
 from .refined_schedule import GradientNorms, RefinedSchedule, minimize_bound, refine, subgradient_bound
 from .slow_start_fast_decay import SlowStartFastDecay
 
 __all__ = [
+    "GradES",
     "GradientNorms",
     "LangevinAveraging",
     "LearningRate",
@@ -41,4 +43,5 @@ CARDS = (
     batch_scaling.CARD,
     slow_start_fast_decay.CARD,
     langevin_averaging.CARD,
+    grades.CARD,
 )
