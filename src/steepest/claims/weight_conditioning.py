@@ -183,12 +183,12 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
         points = [p for p in series["landscape"][name] if p[1] is not None]
         if points:
             tuning.plot(*zip(*points, strict=True), color=COLOURS[index], marker=MARKERS[index], label=name)
-    cloud.set_xscale("log")
     cloud.set_xlabel("condition number of hidden weights")
     cloud.set_ylabel("test error (%)")
     cloud.set_title("After training, per seed")
     tuning.set_xscale("log")
     tuning.set_xlabel("learning rate")
+    tuning.set_yscale("log")  # a rate that is far too large would flatten all others
     tuning.set_ylabel("validation error (%)")
     tuning.set_title("Tuning")
     tuning.legend(fontsize=8)
