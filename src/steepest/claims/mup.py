@@ -189,12 +189,13 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     ]
     told = "; ".join(f"{', '.join(f'{s:+.2f}' for s in slopes[side])} ({name})" for side, name in _SIDES.items())
     factors = [2 ** figures[f"{side}_drift"] for side in _SIDES]
+    moves = [f"{figures[f'{side}_shift']:+d}" for side in _SIDES]
     said = (
         f"From the first layer to the output the slopes are {told}. Over the widths the best learning rates differ by "
-        f"a factor of {factors[0]} in muP and of {factors[1]} in the standard parametrization; from the narrowest "
-        f"to the widest they move by {figures['mup_shift']:+d} and {figures['standard_shift']:+d} steps of the grid. "
-        f"At the narrowest width's best rate the widest network's test loss differs by {_gap(figures, 'mup')} in muP "
-        f"and by {_gap(figures, 'standard')} in the standard parametrization."
+        f"a factor of {factors[0]} in muP and of {factors[1]} in the standard parametrization; from the narrowest to "
+        f"the widest they move by {moves[0]} and {moves[1]} steps of the grid. At the narrowest width's best rate the "
+        f"widest network's test loss differs by {_gap(figures, 'mup')} in muP and by {_gap(figures, 'standard')} in "
+        f"the standard parametrization."
     )
     said = parts(holds, said)
     if all(holds):
