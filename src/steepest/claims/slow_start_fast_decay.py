@@ -411,9 +411,10 @@ gradients of a mini-batch: one for a clean step, {ATTACK_STEPS + 1} for an attac
 Natural training and every side choose a peak from the same learning rates with one seed, by accuracy on validation
 images (clean for natural training, else under 20 steps of PGD). Last iterates are scored; no side picks its best epoch.
 Before the rule was tried, training from scratch with one learning rate was seen on the tuning seed and validation
-images, at this radius and at 0.1: this one is neither harmless nor hopeless. The paper's networks are convolutional, its data CIFAR and ImageNet;
-the numbers of its schedule are not known here, only its shape.
-Ten epochs are 120 steps here, and thousands there.
+images, at this radius and at 0.1: this one is neither harmless nor hopeless.
+
+The paper's networks are convolutional, its data CIFAR and ImageNet; the numbers of its schedule are not known here,
+only its shape. Ten epochs are 120 steps here, and thousands there.
 
 Fine-tuning for as long as costs what the 100 epochs from scratch do was added after a first run, whose verdict was the
 same, to see how much of the difference is that of too few steps; it is measured and not judged.""",
