@@ -56,6 +56,13 @@ $(STAMPS)/%: $(STAMPS)/torch $(NEEDS)
 	@$(EDITABLE) -e '.[$*]'
 	@touch $@
 
+# An oracle of the tests; it asks for what it uses only to draw.
+$(STAMPS)/test: $(STAMPS)/torch $(NEEDS)
+	@echo "set-up: steepest[test] into $(VENV)"
+	@$(EDITABLE) -e '.[test]'
+	@$(PIP) --no-deps mup
+	@touch $@
+
 # These want torchvision, which has to be built for the same torch; what is measured uses none of it.
 $(STAMPS)/bench: $(STAMPS)/torch $(NEEDS)
 	@echo "set-up: steepest[bench] and its peers into $(VENV)"

@@ -345,7 +345,8 @@ and with plain fine-tuning whose whole schedule has as many steps as cost the sa
 thousand times as large, and are scored by questions answered, not by their loss.
 
 The thresholds were raised once, from quantiles 0.1, 0.3 and 0.6 to 0.5, 0.75 and 0.95, because none of the first saved
-a quarter of the operations (the verdict then was "not reproduced").""",
+a quarter of the operations. The verdict then was "not reproduced" as well: with 14 % saved, GradES's loss was 0.007
+nats above plain fine-tuning's, and below those of random freezing and of a shorter run.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one setting, one seed, a transformer of one layer, 8 steps; seconds; always inconclusive",
