@@ -279,6 +279,8 @@ def test_newton_errors_frozen_and_bad_values() -> None:
         opt.step(backward)
     opt.step(lambda: (x * frozen).square().sum())
     assert float(frozen) == 3.0
+    assert float(opt.step(lambda: (vector(2.0) ** 2).sum())) == 4.0  # of none of its parameters
+    assert opt.skipped_steps == 0
     skipping = SANIANewton([x], nonfinite="skip")
     before = x.detach().clone()
     skipping.step(lambda: (x * math.nan).sum())

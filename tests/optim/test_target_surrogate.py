@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steepest.optim import TargetSurrogate, target_surrogate_sgd
+from steepest.optim import Sophia, TargetSurrogate, target_surrogate_sgd
 
 
 def net(*extra: nn.Module) -> nn.Module:
@@ -176,6 +176,8 @@ def test_bad_arguments_are_named() -> None:
         TargetSurrogate(base, reduction="none")
     with pytest.raises(TypeError, match="base must be an optimizer"):
         TargetSurrogate(model)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="TargetSurrogate: base must not be Sophia, which differentiates the loss"):
+        TargetSurrogate(Sophia(model.parameters()))
     x, y = batch()
     with pytest.raises(ValueError, match=r"their shape \(8, 3\), got \(8,\)"):
         TargetSurrogate(base).step(lambda: model(x), lambda z: z[:, 0])

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from .curvature import CurvatureOptimizer
 from .rule import compute_dtype
 from .sharding import full, local
 from .transform import Entry, Transform, real
@@ -64,7 +63,7 @@ class TwoPointTransform(Transform):
 
     def __init__(self, base: Optimizer, **settings: Any) -> None:
         super().__init__(base, **settings)
-        if isinstance(self.unwrapped, CurvatureOptimizer):
+        if self.blind:
             raise ValueError(
                 f"{type(self).__name__}: base must not be {type(self.unwrapped).__name__}, which differentiates the "
                 "loss itself; a second point needs a closure that does so"

@@ -81,6 +81,8 @@ class BatchOptimizer(Optimizer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {}
+    #: Whether it makes gradients itself, which nothing else sees.
+    differentiates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -178,8 +180,9 @@ class BatchOptimizer(Optimizer):
         if self._loss is None:
             self._loss = CustomLoss(self._given, self._output_shape(inputs))  # type: ignore[arg-type]
         outputs, jacobian = output_jacobians(self.model, inputs, chunk=self.chunk)
-        rows = torch.cat([jacobian.pop(name).flatten(2) for name in list(jacobian)], 2)
-        return Linearized(list(trainable(self.model).values()), rows, outputs, self._loss, targets)
+        params = trainable(self.model)
+        parts = [jacobian.pop(name).reshape(*outputs.shape, p.numel()) for name, p in params.items()]
+        return Linearized(list(params.values()), torch.cat(parts, 2), outputs, self._loss, targets)
 
     def _output_shape(self, inputs: Any) -> torch.Size:
         before = RandomState(self.param_groups[0]["params"])
