@@ -26,6 +26,7 @@ __all__ = [
     "directional_derivative",
     "hutchinson_diagonal",
     "output_jacobians",
+    "pairs",
     "per_sample_gradients",
     "trainable",
 ]
@@ -47,6 +48,20 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def pairs(batches: Iterable[Any]) -> list[Batch]:
+    """The batches as a list.
+
+    Raises:
+        TypeError: one is no pair.
+    """
+    found = list(batches)
+    for batch in found:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            kind = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"{batch!r:.80}"
+            raise TypeError(f"batches must be pairs (inputs, targets), such as [(inputs, targets)], got {kind}")
+    return found
+
+
 class CurvatureOperator:
     """A symmetric matrix on the parameters of a model, averaged over the samples of some batches.
 
@@ -65,7 +80,7 @@ class CurvatureOperator:
 
     def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> None:
         self.model, self.loss = model, loss
-        self.batches: Sequence[Batch] = list(batches)
+        self.batches: Sequence[Batch] = pairs(batches)
         if not self.batches:
             raise ValueError("batches must hold at least one pair (inputs, targets), got none")
         self.names = list(trainable(model))
