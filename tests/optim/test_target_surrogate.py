@@ -117,6 +117,24 @@ def test_inner_steps_follow_the_definition() -> None:
     assert opt.gradient_evaluations == 5
 
 
+def test_the_line_search_grows_shrinks_and_demands() -> None:
+    """S(w) = w + w^2 / 2, of which steps up to 1 have half of the decrease that the slope promises."""
+    w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    seen: list[float] = []
+
+    def outputs() -> Tensor:
+        seen.append(w.item())
+        return w * 1.0
+
+    TargetSurrogate(torch.optim.SGD([w], lr=0.5), 1.0, 3, line_search=True).step(outputs, torch.ones_like)
+    trials = [1.8 * 0.9 * 0.9**k for k in range(6)]
+    assert trials[-1] < 1 < trials[-2]
+    first, second = -0.5, -0.5 - 0.9 * 0.5
+    third = [second - size * (1 + second) for size in trials]
+    assert seen == pytest.approx([0.0, first, first, second, second, *third])
+    assert w.item() == pytest.approx(third[-1])
+
+
 @pytest.mark.parametrize("line_search", [False, True])
 def test_masks_are_replayed_and_statistics_counted_once(line_search: bool) -> None:
     """The model of one step has one mask; its batch norm sees the batch once, at the parameters of the beginning."""
