@@ -91,6 +91,8 @@ def test_directional_sharpness_is_the_quotient() -> None:
     for u, value in zip(directions, found, strict=True):
         flat = torch.cat([v.reshape(-1) for v in u])
         assert value == pytest.approx(float(flat @ dense @ flat / flat.square().sum()), rel=1e-9)
+    with pytest.raises(ValueError, match="each of the directions must hold a tensor of the shape of every parameter"):
+        directional_sharpness(lambda: cross_entropy(model(x), y), params, directions[0])
     nothing = [[torch.zeros_like(p) for p in params]]
     assert math.isnan(directional_sharpness(lambda: cross_entropy(model(x), y), params, nothing)[0])
 

@@ -53,6 +53,10 @@ class InverseFisher:
         parts = [gradients] if isinstance(gradients, Tensor) else list(gradients.values())
         if not parts or len(parts[0]) == 0:
             raise ValueError("InverseFisher: gradients must hold at least one sample, got none")
+        if len({len(part) for part in parts}) > 1:
+            raise ValueError(
+                f"InverseFisher: gradients must be of the same samples, got {[len(p) for p in parts]} rows"
+            )
         self.rows = torch.cat([part.detach().reshape(len(part), part[0].numel()).double() for part in parts], 1)
         if not bool(self.rows.isfinite().all()):
             raise ValueError("InverseFisher: gradients must be finite, got some that are not")
@@ -162,5 +166,5 @@ CARD = MethodCard(
             arxiv="2107.03356",
         ),
     ),
-    needs=frozenset({"per-sample gradients"}),
+    needs=frozenset({"per-sample gradient"}),
 )

@@ -23,6 +23,7 @@ __all__ = [
     "EmpiricalFisher",
     "GaussNewton",
     "Hessian",
+    "check_uncoupled",
     "directional_derivative",
     "hutchinson_diagonal",
     "output_jacobians",
@@ -46,6 +47,17 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     if not found:
         raise ValueError(f"the model {type(model).__name__} has no trainable parameters")
     return found
+
+
+def check_uncoupled(owner: str, model: nn.Module) -> None:
+    """Refuse a model whose samples have no derivatives of their own."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise RuntimeError(
+                f"{owner}: the batch norm {name or type(module).__name__!r} is in training mode, where it couples the "
+                "samples, so that they have no derivatives of their own; put it into eval(), or use a group or layer "
+                "norm"
+            )
 
 
 def pairs(batches: Iterable[Any]) -> list[Batch]:
@@ -250,7 +262,11 @@ def per_sample_gradients(
 
     Returns:
         By the parameter's name, a tensor ``(n, *shape)``.
+
+    Raises:
+        RuntimeError: a batch norm is in training mode.
     """
+    check_uncoupled("per_sample_gradients", model)
     tally("per-sample gradient", _count(targets))
     values = {name: p.detach() for name, p in trainable(model).items()}
     one = torch.func.grad(_sample_loss)
