@@ -38,6 +38,7 @@ from steepest.optim import (
     Lion,
     NormClip,
     SANIANewton,
+    Sophia,
     WeightDecay,
 )
 
@@ -700,6 +701,30 @@ def test_bases_that_differentiate_the_closures_loss_are_driven_by_backward() -> 
     # In its first step AdaHessian moves in proportion to the gradient, here clipped from a norm of 4 sqrt(3).
     shrunk = torch.full((3,), 1e-3 / (4 * 3**0.5), dtype=torch.float64)
     torch.testing.assert_close((1 - q.detach()) / (1 - p.detach()), shrunk, rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("make", [lambda b: NormClip(b, 1e-3), lambda b: SAM(b, 0.3)])
+def test_closures_of_sophia_with_the_gauss_newton_estimator_call_backward(make: Any) -> None:
+    p, q = (nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    opt, bare = make(Sophia([p], lr=0.1)), Sophia([q], lr=0.1)
+    for base in (opt.base, bare):
+        x = base.param_groups[0]["params"][0]
+        base.estimate(x.pow(2).sum(), samples=4)
+
+    def closure() -> Tensor:
+        opt.zero_grad()
+        loss = 1e-3 * p.pow(4).sum()
+        loss.backward()
+        return loss
+
+    opt.step(closure)
+    if isinstance(opt, SAM):
+        q.grad = 4e-3 * (q.detach() + 0.3 / 3**0.5) ** 3
+    else:
+        q.grad = 1e-3 / 3**0.5 * torch.ones_like(q)
+    bare.step()
+    assert_close([p], [q], 1e-5)
+    assert float(p.detach()[0]) != 1.0
 
 
 BAD = [-1e-3, math.nan, "0.1", True, None, [0.1]]

@@ -195,7 +195,7 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(TypeError, match="base must be an optimizer"):
         TargetSurrogate(model)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="TargetSurrogate: base must not be Sophia, which differentiates the loss"):
-        TargetSurrogate(Sophia(model.parameters()))
+        TargetSurrogate(Sophia(model.parameters(), estimator="hutchinson"))
     x, y = batch()
     with pytest.raises(ValueError, match=r"their shape \(8, 3\), got \(8,\)"):
         TargetSurrogate(base).step(lambda: model(x), lambda z: z[:, 0])

@@ -114,7 +114,7 @@ class CurvatureOptimizer(RuleOptimizer):
     """
 
     #: Whether it differentiates the loss that a closure returns.
-    differentiates: ClassVar[bool] = True
+    differentiates: bool = True
     #: Random vectors of the Hutchinson estimate.
     gaussian: ClassVar[bool] = False
     #: Products of the Hessian with a vector that :meth:`backward` has taken so far.
