@@ -91,6 +91,8 @@ def test_directional_sharpness_is_the_quotient() -> None:
     for u, value in zip(directions, found, strict=True):
         flat = torch.cat([v.reshape(-1) for v in u])
         assert value == pytest.approx(float(flat @ dense @ flat / flat.square().sum()), rel=1e-9)
+    with pytest.raises(ValueError, match="each of the directions must hold a tensor of the shape of every parameter"):
+        directional_sharpness(lambda: cross_entropy(model(x), y), params, directions[0])
     nothing = [[torch.zeros_like(p) for p in params]]
     assert math.isnan(directional_sharpness(lambda: cross_entropy(model(x), y), params, nothing)[0])
 
@@ -143,8 +145,25 @@ def test_a_gradient_hidden_by_noise_has_an_infinite_scale() -> None:
     assert gradient_noise_scale(model, mse_loss, batches).batch_size == float("inf")
 
 
+def test_gradients_that_are_not_finite_have_no_noise_scale() -> None:
+    model, batches = setting()
+    with torch.no_grad():
+        model[0].weight[0, 0] = math.nan
+    assert math.isnan(gradient_noise_scale(model, cross_entropy, [batches[0], batches[0]]).batch_size)
+
+
+def test_half_precision_finds_the_largest_eigenvalue() -> None:
+    model, batches = setting()
+    exactly = sharpness(model, cross_entropy, batches).largest
+    half = sharpness(model.bfloat16(), cross_entropy, [(x.bfloat16(), y) for x, y in batches], max_products=10)
+    assert half.largest == pytest.approx(exactly, rel=0.1)
+
+
 def test_bad_input() -> None:
     model, batches = setting()
+    for instrument in (sharpness, spectrum, gradient_noise_scale, ascent_sharpness):
+        with pytest.raises(TypeError, match=r"such as \[\(inputs, targets\)\], got a tensor of shape \(5, 4\)"):
+            instrument(model, cross_entropy, batches[0])
     with pytest.raises(ValueError, match="matrix must be one of"):
         spectrum(model, cross_entropy, batches, matrix="fisher")
     with pytest.raises(ValueError, match="steps must be at least 1"):

@@ -100,5 +100,14 @@ def test_bad_arguments_are_named() -> None:
         InverseFisher(rows)(torch.ones(2))
     with pytest.raises(ValueError, match=r"prune: sparsity must be a finite number in \[0, 1\], got 1.5"):
         prune(nn.Linear(2, 2), torch.ones(6), 1.5)
+    with pytest.raises(ValueError, match=r"gradients must be of the same samples, got \[2, 3\] rows"):
+        InverseFisher({"a": rows, "b": torch.ones(3, 1)})
+    coupled = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+    with pytest.raises(RuntimeError, match=r"per_sample_gradients: the batch norm '1' is in training mode.*eval\(\)"):
+        InverseFisher.of_model(coupled, nn.functional.mse_loss, torch.ones(2, 4), torch.ones(2, 5))
+    with pytest.raises(ValueError, match="InverseFisher: gradients must be finite"):
+        InverseFisher(rows * torch.nan)
+    with pytest.raises(ValueError, match="scores must be numbers, got 1 that are NaN"):
+        prune(nn.Linear(2, 2), torch.tensor([1.0, torch.nan, 1.0, 1.0, 1.0, 1.0]), 0.5)
     with pytest.raises(ValueError, match=r"scores must have the shape \(6,\), got \(4,\)"):
         prune(nn.Linear(2, 2), torch.ones(4), 0.5)

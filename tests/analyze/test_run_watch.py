@@ -78,6 +78,8 @@ def test_bad_input() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="every must be"):
         RunWatch(model, cross_entropy, [], optimizer, every=0)
-    watch = RunWatch(model, cross_entropy, [data()], optimizer)
+    with pytest.raises(ValueError, match="RunWatch: batches must hold at least two pairs"):
+        RunWatch(model, cross_entropy, [data()], optimizer)
+    watch = RunWatch(model, cross_entropy, [data(), data()], optimizer)
     with pytest.raises(RuntimeError, match="no step was recorded"):
         watch.finish()

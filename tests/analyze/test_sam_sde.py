@@ -194,6 +194,9 @@ def test_bad_settings() -> None:
     start = torch.zeros(1, 2, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"step_size must be a finite number in \(0, inf\), got 0.0"):
         diffusion.simulate(start, 0.0, 1.0)
+    for run in (diffusion.drift, lambda x: diffusion.method(x, 0.1, 1), lambda x: diffusion.simulate(x, 0.1, 1.0)):
+        with pytest.raises(ValueError, match=r"points must have the shape \(runs, d\), got \(2,\)"):
+            run(start[0])
     with pytest.raises(ValueError, match="substeps must be an integer >= 1, got 0"):
         diffusion.simulate(start, 0.1, 1.0, substeps=0)
     assert torch.equal(diffusion.flow(start + 1, 0.0, steps=3), start + 1)

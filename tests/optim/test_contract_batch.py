@@ -117,6 +117,25 @@ def test_frozen_parameters_stay(name: str) -> None:
 
 
 @methods
+def test_parameters_of_any_shape(name: str) -> None:
+    """A scalar, and one without elements."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.scale = net(), nn.Parameter(torch.tensor(1.5).double())
+            self.nothing = nn.Parameter(torch.zeros(0, 3).double())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) * self.scale + self.nothing.sum()
+
+    model = Scaled()
+    steps(build(name, model), batches(2))
+    assert model.scale.isfinite()
+    assert float(model.scale) != 1.5
+
+
+@methods
 def test_gradients_and_step_hooks(name: str) -> None:
     model = net()
     model[0].weight.grad = torch.ones_like(model[0].weight)

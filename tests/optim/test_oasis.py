@@ -133,6 +133,18 @@ def test_paper(exact: bool) -> None:
     assert opt.hessian_products == 3 + 11
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_maximizing_is_minimizing_the_negative(exact: bool) -> None:
+    p, q = zeros(), zeros()
+    down, up = OASIS([p], exact=exact), OASIS([q], exact=exact, maximize=True)
+    for step in range(5):
+        rows = slice(8 * step, 8 * step + 8)
+        down.step(lambda rows=rows: logistic(p, rows))
+        up.step(lambda rows=rows: -logistic(q, rows))
+        assert_close([p], [q])
+    assert p.detach().norm() > 1e-3
+
+
 def test_momentum_form() -> None:
     params = parameters(((3, 4), (5,)))
     opt = OASISMomentum(params, lr=0.1, betas=(0.8, 0.9), truncation=0.2, weight_decay=0.05)

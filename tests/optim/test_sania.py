@@ -217,6 +217,14 @@ def test_one_step_solves_a_quadratic(probes: int) -> None:
     assert 6 <= opt.hessian_products <= 12 + probes
 
 
+def test_damping_is_added_to_the_hessian() -> None:
+    h, x = spd(), vector(*range(6))
+    start = x.detach().clone()
+    SANIANewton([x], max_products=60, tolerance=1e-13, damping=0.7, f_star=-1e9).step(lambda: 0.5 * x @ h @ x)
+    whole = torch.linalg.solve(h + 0.7 * torch.eye(6).double(), h @ start)  # the factor is 1
+    assert_close([start - x.detach()], [whole], 1e-9)
+
+
 def test_linear_maps_of_the_parameters_do_not_matter() -> None:
     mix = spd(8) + torch.triu(torch.ones(8, 8, dtype=torch.float64))
     found = []
@@ -279,6 +287,8 @@ def test_newton_errors_frozen_and_bad_values() -> None:
         opt.step(backward)
     opt.step(lambda: (x * frozen).square().sum())
     assert float(frozen) == 3.0
+    assert float(opt.step(lambda: (vector(2.0) ** 2).sum())) == 4.0  # of none of its parameters
+    assert opt.skipped_steps == 0
     skipping = SANIANewton([x], nonfinite="skip")
     before = x.detach().clone()
     skipping.step(lambda: (x * math.nan).sum())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steepest.optim import TargetSurrogate, target_surrogate_sgd
+from steepest.optim import Sophia, TargetSurrogate, target_surrogate_sgd
 
 
 def net(*extra: nn.Module) -> nn.Module:
@@ -117,6 +117,24 @@ def test_inner_steps_follow_the_definition() -> None:
     assert opt.gradient_evaluations == 5
 
 
+def test_the_line_search_grows_shrinks_and_demands() -> None:
+    """S(w) = w + w^2 / 2, of which steps up to 1 have half of the decrease that the slope promises."""
+    w = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    seen: list[float] = []
+
+    def outputs() -> Tensor:
+        seen.append(w.item())
+        return w * 1.0
+
+    TargetSurrogate(torch.optim.SGD([w], lr=0.5), 1.0, 3, line_search=True).step(outputs, torch.ones_like)
+    trials = [1.8 * 0.9 * 0.9**k for k in range(6)]
+    assert trials[-1] < 1 < trials[-2]
+    first, second = -0.5, -0.5 - 0.9 * 0.5
+    third = [second - size * (1 + second) for size in trials]
+    assert seen == pytest.approx([0.0, first, first, second, second, *third])
+    assert w.item() == pytest.approx(third[-1])
+
+
 @pytest.mark.parametrize("line_search", [False, True])
 def test_masks_are_replayed_and_statistics_counted_once(line_search: bool) -> None:
     """The model of one step has one mask; its batch norm sees the batch once, at the parameters of the beginning."""
@@ -176,6 +194,8 @@ def test_bad_arguments_are_named() -> None:
         TargetSurrogate(base, reduction="none")
     with pytest.raises(TypeError, match="base must be an optimizer"):
         TargetSurrogate(model)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="TargetSurrogate: base must not be Sophia, which differentiates the loss"):
+        TargetSurrogate(Sophia(model.parameters(), estimator="hutchinson"))
     x, y = batch()
     with pytest.raises(ValueError, match=r"their shape \(8, 3\), got \(8,\)"):
         TargetSurrogate(base).step(lambda: model(x), lambda z: z[:, 0])

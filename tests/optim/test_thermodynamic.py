@@ -135,6 +135,22 @@ def test_noise_depends_on_seed_and_step() -> None:
     assert torch.equal(ends(simulation="euler", time=1.0), ends(simulation="euler", time=1.0))  # type: ignore[arg-type]
 
 
+def test_every_step_and_the_delay_have_noise_of_their_own() -> None:
+    """After an endless time the state is the solution and the noise, whatever it was before."""
+    model = net()
+    opt = ThermodynamicNaturalGradient(model, lr=0.0, damping=1.0, time=math.inf, temperature=0.5, delay=1e6)
+    held = []
+    for _ in range(2):
+        opt.step(*batch())
+        held.append(torch.cat([opt.state[p]["device"].reshape(-1) for p in model.parameters()]))
+    start, opt.param_groups[0]["lr"] = flat(model), 1.0
+    opt.step(*batch())
+    held += [torch.cat([opt.state[p]["device"].reshape(-1) for p in model.parameters()]), start - flat(model)]
+    for k, a in enumerate(held):
+        for b in held[:k]:  # independent, of variances up to 1/2
+            assert float((a - b).square().mean()) == pytest.approx(1.0, rel=0.5)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(
         ValueError, match=r"ThermodynamicNaturalGradient: damping must be a finite number in \(0, inf\)"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from steepest.analyze.spectral_density import evaluating
 from steepest.core import tree
 from steepest.core.card import MethodCard, Paper
-from steepest.core.operators import trainable
+from steepest.core.operators import pairs, trainable
 
 __all__ = ["CARD", "GradientNoiseScale", "gradient_noise_scale"]
 
@@ -20,7 +20,8 @@ class GradientNoiseScale:
     """What :func:`gradient_noise_scale` found.
 
     Attributes:
-        batch_size: the simple noise scale, the critical batch size; infinite where noise hides the gradient.
+        batch_size: the simple noise scale, the critical batch size; infinite where noise hides the gradient, NaN where
+            a gradient is not finite.
         variance: the trace of the covariance of single samples' gradients, estimated without bias.
         square: the squared norm of the true gradient, estimated without bias; it may come out negative.
         samples: that were looked at.
@@ -64,7 +65,7 @@ def gradient_noise_scale(
     mean: Tensor | None = None
     squares, sizes = 0.0, []
     with evaluating(model):
-        for inputs, targets in batches:
+        for inputs, targets in pairs(batches):
             found = torch.autograd.grad(loss(model(inputs), targets), params, allow_unused=True, materialize_grads=True)
             g = tree.ravel(list(found)).double()
             sizes.append(len(tree.leaves(targets)[0]))
@@ -82,7 +83,8 @@ def gradient_noise_scale(
     assert mean is not None
     variance = sizes[0] * squares / (len(sizes) - 1)
     square = float(mean @ mean) - variance / sum(sizes)
-    return GradientNoiseScale(variance / square if square > 0 else float("inf"), variance, square, sum(sizes))
+    ratio = float("inf") if square <= 0 else variance / square
+    return GradientNoiseScale(ratio, variance, square, sum(sizes))
 
 
 CARD = MethodCard(

@@ -40,7 +40,7 @@ class InverseFisher:
             them is taken for zero; None: one block.
 
     Raises:
-        ValueError, TypeError: a setting is out of its range, or there are no gradients.
+        ValueError, TypeError: a setting is out of its range, there are no gradients, or some are not finite.
 
     Source: Frantar, Kurtic, Alistarh (2021), M-FAC: Efficient Matrix-Free Approximations of Second-Order Information,
     arXiv 2107.03356, section 3.
@@ -53,7 +53,13 @@ class InverseFisher:
         parts = [gradients] if isinstance(gradients, Tensor) else list(gradients.values())
         if not parts or len(parts[0]) == 0:
             raise ValueError("InverseFisher: gradients must hold at least one sample, got none")
-        self.rows = torch.cat([part.detach().reshape(len(part), -1).double() for part in parts], 1)
+        if len({len(part) for part in parts}) > 1:
+            raise ValueError(
+                f"InverseFisher: gradients must be of the same samples, got {[len(p) for p in parts]} rows"
+            )
+        self.rows = torch.cat([part.detach().reshape(len(part), part[0].numel()).double() for part in parts], 1)
+        if not bool(self.rows.isfinite().all()):
+            raise ValueError("InverseFisher: gradients must be finite, got some that are not")
         self.damping = damping
         size = self.rows.shape[1] if block_size is None else block_size
         self._blocks = [
@@ -122,7 +128,7 @@ def prune(model: nn.Module, scores: Tensor, sparsity: float, fisher: InverseFish
         By the parameter's name, the mask of what is left.
 
     Raises:
-        ValueError: ``scores`` has another size, or ``sparsity`` is out of its range.
+        ValueError: ``scores`` has another size or holds a NaN, or ``sparsity`` is out of its range.
     """
     Real(low=0.0, high=1.0).check("prune: sparsity", sparsity)
     values = trainable(model)
@@ -130,6 +136,8 @@ def prune(model: nn.Module, scores: Tensor, sparsity: float, fisher: InverseFish
     weights = tree.ravel([p.detach() for p in params])
     if scores.shape != weights.shape:
         raise ValueError(f"scores must have the shape {tuple(weights.shape)}, got {tuple(scores.shape)}")
+    if bool(scores.isnan().any()):
+        raise ValueError(f"scores must be numbers, got {int(scores.isnan().sum())} that are NaN")
     open_to = tree.ravel([torch.full(p.shape, p.dim() > 1, device=p.device) for p in params])
     count = math.floor(sparsity * int(open_to.sum()))
     order = torch.where(open_to, scores, torch.inf).argsort(stable=True)
@@ -158,5 +166,5 @@ CARD = MethodCard(
             arxiv="2107.03356",
         ),
     ),
-    needs=frozenset({"per-sample gradients"}),
+    needs=frozenset({"per-sample gradient"}),
 )

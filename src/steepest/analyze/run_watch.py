@@ -15,7 +15,7 @@ from steepest.analyze.noise_scale import gradient_noise_scale
 from steepest.analyze.sharpness_measures import sharpness
 from steepest.analyze.spectral_density import Spectrum, spectrum
 from steepest.core.card import MethodCard, Paper
-from steepest.core.operators import trainable
+from steepest.core.operators import pairs, trainable
 from steepest.core.ranges import Integer, check_settings
 from steepest.optim.schedules import GradientNorms, refine
 
@@ -138,7 +138,7 @@ class RunWatch:
         lanczos_steps: of the spectra at both ends.
 
     Raises:
-        ValueError: a setting is out of its range.
+        ValueError, TypeError: a setting is out of its range, or there are fewer than two batches.
 
     Source: the parts are those of :func:`~steepest.analyze.sharpness_measures.sharpness`,
     :func:`~steepest.analyze.noise_scale.gradient_noise_scale`, :func:`~steepest.analyze.spectral_density.spectrum` and
@@ -161,7 +161,11 @@ class RunWatch:
         positive = Integer(low=1)
         given = {"every": self.every, "max_products": self.max_products, "lanczos_steps": self.lanczos_steps}
         check_settings("RunWatch", given, dict.fromkeys(given, positive))
-        self.batches = list(self.batches)
+        self.batches = pairs(self.batches)
+        if len(self.batches) < 2:
+            raise ValueError(
+                f"RunWatch: batches must hold at least two pairs (inputs, targets), got {len(self.batches)}"
+            )
         trainable(self.model)
         self._norms = GradientNorms(self.optimizer, self.order)
         self._before: Spectrum | None = None

@@ -91,6 +91,7 @@ class SAMDiffusion:
 
     def gradients(self, points: Tensor) -> Tensor:
         """Of every sample at every point: ``(runs, n, d)``."""
+        _check_points(points)
         return vmap(vmap(grad(self.loss), (None, 0)), (0, None))(points, self.samples)
 
     def drift(self, points: Tensor) -> Tensor:
@@ -177,6 +178,7 @@ class SAMDiffusion:
                 Each run by itself is as without; see :meth:`simulate`.
         """
         _check(step_size=step_size, steps=steps, seed=seed)
+        _check_points(start)
         draw = generator(start.device, "sam", seed)
         one = vmap(grad(self.loss))
         x = start
@@ -214,6 +216,11 @@ class SAMDiffusion:
             return g
         of = g if self.variant == "SAM" else full
         return g / (torch.linalg.vector_norm(of, dim=-1, keepdim=True) + _TINY)
+
+
+def _check_points(points: Tensor) -> None:
+    if points.dim() != 2:
+        raise ValueError(f"SAMDiffusion: points must have the shape (runs, d), got {tuple(points.shape)}")
 
 
 def _check(**settings: Any) -> None:

@@ -93,9 +93,19 @@ def directional_sharpness(
     Returns:
         One number per direction; NaN for the direction zero.
 
+    Raises:
+        ValueError: a direction does not have the parameters' shapes.
+
     Source: Pan, Li (2023), Toward Understanding Why Adam Converges Faster Than SGD for Transformers, arXiv 2306.00204.
     """
     params = list(params)
+    shapes = [p.shape for p in params]
+    for u in directions:
+        if [v.shape for v in u] != shapes:
+            raise ValueError(
+                "directional_sharpness: each of the directions must hold a tensor of the shape of every parameter, "
+                f"{[tuple(s) for s in shapes]}, got {[tuple(v.shape) for v in u]}"
+            )
     with twice_differentiable():
         gradients = torch.autograd.grad(loss(), params, create_graph=True, allow_unused=True, materialize_grads=True)
         found = []

@@ -231,7 +231,7 @@ The paper's data are larger (housing, superconductors, diamonds, reviews), and i
     rule=RULE,
     sizes={
         Size.SMOKE: "8 iterations, two settings and one seed per side; seconds; always inconclusive",
-        Size.LAPTOP: "120 iterations, 8 settings and 8 seeds per side; a minute or two",
+        Size.LAPTOP: "120 iterations, 8 settings and 8 seeds per side; minutes",
         Size.FULL: "5,000 iterations, 14 settings and 10 seeds per side, MNIST in place of digits; days on one GPU",
     },
     measure=measure,

@@ -253,7 +253,7 @@ Adam among as many learning rates. The paper prunes ResNet-50 and MobileNet on I
     sizes={
         Size.SMOKE: "10 steps, two settings and one seed per side; seconds; always inconclusive",
         Size.LAPTOP: "9 thousand parameters, 300 steps, 8 settings and 6 seeds per side; 512 gradients, 5 dampings and "
-        "6 networks for pruning; a minute or two",
+        "6 networks for pruning; minutes",
         Size.FULL: "MNIST, 270 thousand parameters, 10,000 steps, 14 settings and 10 seeds per side; hours on one GPU",
     },
     measure=measure,

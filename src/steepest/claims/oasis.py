@@ -294,7 +294,7 @@ networks besides.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "100 rows of scikit-learn's breast_cancer, one seed; seconds; always inconclusive",
-        Size.LAPTOP: "breast_cancer, and 1000 rows of a8a and w8a; 600 gradients, 5 seeds; a minute or two",
+        Size.LAPTOP: "breast_cancer, and 1000 rows of a8a and w8a; 600 gradients, 5 seeds; minutes",
         Size.FULL: "all rows, 3000 gradients, 10 seeds; hours",
     },
     measure=measure,

@@ -249,7 +249,7 @@ paper has more data sets and networks besides, and scales up to e^6.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "256 rows, 2 epochs, one rate and one seed; seconds; always inconclusive",
-        Size.LAPTOP: "1024 rows of each data set, 25 epochs, 5 seeds; a minute or two",
+        Size.LAPTOP: "1024 rows of each data set, 25 epochs, 5 seeds; minutes",
         Size.FULL: "all rows, 100 epochs, 10 seeds; hours",
     },
     measure=measure,

@@ -255,7 +255,7 @@ and CIFAR-100, and has SLS among the rivals.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one rate, one seed, a dozen steps; seconds; always inconclusive",
-        Size.LAPTOP: "1,797 images, work of 450 gradients, 7 rates and 5 seeds per side; a minute",
+        Size.LAPTOP: "1,797 images, work of 450 gradients, 7 rates and 5 seeds per side; minutes",
         Size.FULL: "MNIST and hidden layers of 512 and 256, work of 20,000 gradients; hours",
     },
     measure=measure,

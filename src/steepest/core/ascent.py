@@ -5,12 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
-from .curvature import CurvatureOptimizer
 from .rule import compute_dtype
-from .sharding import full
+from .sharding import full, local
 from .transform import Entry, Transform, real
 from .twopoint import RandomState, gradients_at
 
@@ -64,7 +63,7 @@ class TwoPointTransform(Transform):
 
     def __init__(self, base: Optimizer, **settings: Any) -> None:
         super().__init__(base, **settings)
-        if isinstance(self.unwrapped, CurvatureOptimizer):
+        if self.blind:
             raise ValueError(
                 f"{type(self).__name__}: base must not be {type(self.unwrapped).__name__}, which differentiates the "
                 "loss itself; a second point needs a closure that does so"
@@ -108,7 +107,8 @@ class TwoPointTransform(Transform):
             return None
         if not entries:
             return None
-        norm = float(full(nn.utils.get_total_norm([_widened(entry.gradient) for entry in entries])))
+        wide = [_widened(entry.gradient) for entry in entries]
+        norm = _norm(wide)
         step = self.ascent(norm) if math.isfinite(norm) else 0.0
         if not step:
             return None
@@ -117,13 +117,16 @@ class TwoPointTransform(Transform):
         buckets = torch.distributed.is_available() and torch.distributed.is_initialized()
         here = [entry.gradient.clone() for entry in entries] if buckets else []
         start = [entry.parameter.detach().clone() for entry in entries]
+        uphill = {id(group): -1 if self.maximizes(group) else 1 for group in self.param_groups}
+        signs = [uphill[id(entry.group)] for entry in entries]
         try:
-            for group, p, g in entries:
-                real(p.detach()).add_(_widened(g), alpha=-step if self.maximizes(group) else step)
+            points = [real(entry.parameter.detach()) for entry in entries]
+            for sign in set(signs):
+                chosen = [k for k, own in enumerate(signs) if own == sign]
+                torch._foreach_add_([points[k] for k in chosen], [wide[k] for k in chosen], alpha=sign * step)
             _, gradients = gradients_at(call[0], params, [None] * len(params), call[1])
         finally:
-            for entry, old in zip(entries, start, strict=True):
-                entry.parameter.copy_(old)
+            torch._foreach_copy_([local(entry.parameter) for entry in entries], [local(old) for old in start])
         found = dict(zip(params, gradients, strict=True))
         there = []
         for entry in entries:
@@ -136,6 +139,12 @@ class TwoPointTransform(Transform):
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    """Of all tensors together, whatever their dtypes, devices and shards."""
+    norms = torch._foreach_norm(list(tensors))
+    return float(full(torch.linalg.vector_norm(torch.stack([t.to(norms[0].device) for t in norms]))))
 
 
 def _widened(t: Tensor) -> Tensor:

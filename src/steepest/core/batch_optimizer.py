@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from . import tree
-from .operators import Loss, output_jacobians, trainable
+from .operators import Loss, check_uncoupled, output_jacobians, trainable
 from .optimizer import NonFinite
 from .output_loss import CustomLoss, LossName, OutputLoss, output_loss
 from .ranges import Integer, OneOf, Range, check_settings
@@ -81,6 +81,8 @@ class BatchOptimizer(Optimizer):
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {}
+    #: Whether it makes gradients itself, which nothing else sees.
+    differentiates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -174,24 +176,16 @@ class BatchOptimizer(Optimizer):
             p.add_(part, alpha=size)
 
     def _linearize(self, inputs: Any, targets: Any) -> Linearized:
-        self._check_model()
+        check_uncoupled(type(self).__name__, self.model)
         if self._loss is None:
             self._loss = CustomLoss(self._given, self._output_shape(inputs))  # type: ignore[arg-type]
         outputs, jacobian = output_jacobians(self.model, inputs, chunk=self.chunk)
-        rows = torch.cat([jacobian.pop(name).flatten(2) for name in list(jacobian)], 2)
-        return Linearized(list(trainable(self.model).values()), rows, outputs, self._loss, targets)
+        params = trainable(self.model)
+        parts = [jacobian.pop(name).reshape(*outputs.shape, p.numel()) for name, p in params.items()]
+        return Linearized(list(params.values()), torch.cat(parts, 2), outputs, self._loss, targets)
 
     def _output_shape(self, inputs: Any) -> torch.Size:
         before = RandomState(self.param_groups[0]["params"])
         found: Tensor = self.model(tree.tree_map(lambda t: t[:1], inputs))
         before.restore()
         return found.shape[1:]
-
-    def _check_model(self) -> None:
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
-                raise RuntimeError(
-                    f"{type(self).__name__}: the batch norm {name or type(module).__name__!r} is in training mode, "
-                    "where it couples the samples, so that they have no Jacobians of their own; put it into eval(), or "
-                    "use a group or layer norm"
-                )

@@ -113,6 +113,8 @@ class CurvatureOptimizer(RuleOptimizer):
     do not wrap the model in DDP, whose hooks these derivatives do not pass.
     """
 
+    #: Whether it differentiates the loss that a closure returns.
+    differentiates: bool = True
     #: Random vectors of the Hutchinson estimate.
     gaussian: ClassVar[bool] = False
     #: Products of the Hessian with a vector that :meth:`backward` has taken so far.

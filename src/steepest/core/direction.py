@@ -24,6 +24,8 @@ class DirectionOptimizer(RuleOptimizer):
     the model in DDP, whose hooks these derivatives do not pass.
     """
 
+    #: Whether it differentiates the loss that a closure returns.
+    differentiates: ClassVar[bool] = True
     #: Whether the gradients are differentiated again.
     twice: ClassVar[bool] = False
     complex_as_real = False
@@ -77,6 +79,8 @@ class DirectionOptimizer(RuleOptimizer):
             found = derivatives(me, value, trained, create_graph=self.twice)
         used = [(p, g) for p, g in zip(trained, found, strict=True) if g is not None]
         params = [p for p, _ in used]
+        if not params:
+            return value.detach()
         averaged = average_over_processes([g.detach() for _, g in used])
         for p, g in zip(params, averaged, strict=True):
             p.grad = g

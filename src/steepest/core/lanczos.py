@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from .random import normal
+from .rule import compute_dtype
 
 __all__ = ["Extremes", "SpectralDensity", "extreme_eigenvalues", "lanczos", "spectral_density"]
 
+Product = Callable[[Tensor], Tensor]
+
 
 def lanczos(
-    product: Callable[[Tensor], Tensor],
+    product: Product,
     start: Tensor,
     size: int,
     until: Callable[[Tensor, float], bool] | None = None,
@@ -57,6 +60,12 @@ def lanczos(
     return basis[:size], _tridiagonal(diagonal[:size], beside[: size - 1]).to(start)
 
 
+def _widened(product: Product, like: Tensor) -> tuple[Product, Tensor]:
+    """For half precision the same with vectors in float32: in fewer digits no basis is orthonormal."""
+    wide = like.to(compute_dtype(like.dtype))
+    return (product if wide is like else lambda v: product(v.to(like.dtype)).to(v.dtype)), wide
+
+
 def _tridiagonal(diagonal: Tensor, beside: Tensor) -> Tensor:
     return torch.diag(diagonal) + torch.diag(beside, 1) + torch.diag(beside, -1)
 
@@ -81,7 +90,7 @@ class Extremes:
 
 
 def extreme_eigenvalues(
-    product: Callable[[Tensor], Tensor],
+    product: Product,
     like: Tensor,
     *,
     tolerance: float = 1e-3,
@@ -116,6 +125,7 @@ def extreme_eigenvalues(
         reached = residual <= tolerance * float(values.abs().max())
         return reached
 
+    product, like = _widened(product, like)
     basis, small = lanczos(product, normal(like, seed, "extremes"), max_products, until)
     values, vectors = torch.linalg.eigh(small)
     lowest, highest = (basis.mT @ vectors[:, k] for k in (0, -1))
@@ -160,7 +170,7 @@ class SpectralDensity:
 
 
 def spectral_density(
-    product: Callable[[Tensor], Tensor], like: Tensor, *, steps: int = 80, probes: int = 1, seed: int = 0
+    product: Product, like: Tensor, *, steps: int = 80, probes: int = 1, seed: int = 0
 ) -> SpectralDensity:
     r"""Stochastic Lanczos quadrature: the spectral density of a symmetric matrix from its products with vectors.
 
@@ -181,6 +191,7 @@ def spectral_density(
     for name, value in (("steps", steps), ("probes", probes)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value!r}")
+    product, like = _widened(product, like)
     width = min(steps, len(like))
     nodes = torch.zeros(probes, width, dtype=torch.float64)
     weights = torch.zeros_like(nodes)

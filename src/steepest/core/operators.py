@@ -23,9 +23,11 @@ __all__ = [
     "EmpiricalFisher",
     "GaussNewton",
     "Hessian",
+    "check_uncoupled",
     "directional_derivative",
     "hutchinson_diagonal",
     "output_jacobians",
+    "pairs",
     "per_sample_gradients",
     "trainable",
 ]
@@ -47,6 +49,31 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
+def check_uncoupled(owner: str, model: nn.Module) -> None:
+    """Refuse a model whose samples have no derivatives of their own."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise RuntimeError(
+                f"{owner}: the batch norm {name or type(module).__name__!r} is in training mode, where it couples the "
+                "samples, so that they have no derivatives of their own; put it into eval(), or use a group or layer "
+                "norm"
+            )
+
+
+def pairs(batches: Iterable[Any]) -> list[Batch]:
+    """The batches as a list.
+
+    Raises:
+        TypeError: one is no pair.
+    """
+    found = list(batches)
+    for batch in found:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            kind = f"a tensor of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"{batch!r:.80}"
+            raise TypeError(f"batches must be pairs (inputs, targets), such as [(inputs, targets)], got {kind}")
+    return found
+
+
 class CurvatureOperator:
     """A symmetric matrix on the parameters of a model, averaged over the samples of some batches.
 
@@ -65,7 +92,7 @@ class CurvatureOperator:
 
     def __init__(self, model: nn.Module, loss: Loss, batches: Iterable[Batch]) -> None:
         self.model, self.loss = model, loss
-        self.batches: Sequence[Batch] = list(batches)
+        self.batches: Sequence[Batch] = pairs(batches)
         if not self.batches:
             raise ValueError("batches must hold at least one pair (inputs, targets), got none")
         self.names = list(trainable(model))
@@ -235,7 +262,11 @@ def per_sample_gradients(
 
     Returns:
         By the parameter's name, a tensor ``(n, *shape)``.
+
+    Raises:
+        RuntimeError: a batch norm is in training mode.
     """
+    check_uncoupled("per_sample_gradients", model)
     tally("per-sample gradient", _count(targets))
     values = {name: p.detach() for name, p in trainable(model).items()}
     one = torch.func.grad(_sample_loss)

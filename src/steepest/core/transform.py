@@ -64,6 +64,7 @@ class Transform(Optimizer):
     Raises:
         TypeError: ``base`` is not an optimizer.
         ValueError, TypeError: a setting is out of its range.
+        ValueError: ``base`` makes its gradients within its step, where a transform cannot change them.
         RuntimeError: a gradient is sparse (in the step, before anything is changed).
     """
 
@@ -83,6 +84,11 @@ class Transform(Optimizer):
                 f"{type(self).__name__}: base must be an optimizer (torch.optim.Optimizer), got {type(base).__name__}"
             )
         self.__setstate__({"base": base, **settings, **dict.fromkeys(self.counts, 0)})
+        if self.blind and not hasattr(self.unwrapped, "backward"):
+            raise ValueError(
+                f"{type(self).__name__}: base must not be {type(self.unwrapped).__name__}, which makes its gradients "
+                "in its step, out of reach of this transform"
+            )
         if self.moves and isinstance(self.unwrapped, torch.optim.LBFGS):
             raise ValueError(
                 f"{type(self).__name__}: base must not be LBFGS, whose curvature pairs are differences between the "
@@ -135,6 +141,11 @@ class Transform(Optimizer):
         """The innermost optimizer, which is no transform."""
         return self.base.unwrapped if isinstance(self.base, Transform) else self.base
 
+    @property
+    def blind(self) -> bool:
+        """Whether the base, in a step that evaluates, makes gradients that no transform sees."""
+        return bool(getattr(self.unwrapped, "differentiates", False))
+
     def maximizes(self, group: Mapping[str, Any]) -> bool:
         """Whether the base maximizes the function of this group's gradients."""
         return bool(group.get("maximize", getattr(self.unwrapped, "maximize", False)))
@@ -167,7 +178,16 @@ class Transform(Optimizer):
 
         Returns:
             What the base returns: the loss, else ``None``.
+
+        Raises:
+            TypeError: there is a closure, and the base differentiates its loss: gradients would pass by unseen.
         """
+        if closure is not None and self.blind:
+            base = type(self.unwrapped).__name__
+            raise TypeError(
+                f"{type(self).__name__}: {base} differentiates the loss of a closure itself, so that its gradients "
+                f"cannot be changed; call backward(loss) of the {base}, and step() without a closure"
+            )
         entries: list[Entry] = []
         held: list[tuple[Tensor, Tensor, Tensor]] = []  # a parameter, its own gradient, and what the base sees
         begun: list[Any] = []

@@ -115,6 +115,11 @@ class Sophia(CurvatureOptimizer):
         super().__init__(params, settings, **common)
 
     @property
+    def differentiates(self) -> bool:  # type: ignore[override]
+        """Whether it differentiates the loss of a closure itself; with the Gauss-Newton estimator closures do so."""
+        return not self.samples_targets
+
+    @property
     def every(self) -> int:
         """Steps between two estimates."""
         return int(self.param_groups[0]["update_every"])

@@ -100,6 +100,11 @@ class TargetSurrogate(Transform):
             line_search=line_search,
             reduction=reduction,
         )
+        if self.blind:
+            raise ValueError(
+                f"{type(self).__name__}: base must not be {type(self.unwrapped).__name__}, which differentiates the "
+                "loss itself; here the gradients are those of the surrogate"
+            )
         #: Gradients of the model that the latest step took.
         self.gradient_evaluations = 0
         self._of_model: tuple[nn.Module, LossName | Loss] | None = None
