@@ -122,6 +122,19 @@ def test_method_without_any_finished_run_comes_last_and_is_named():
     assert any("no final run of B finished" in s for s in found.sentences)
 
 
+def test_method_that_lost_runs_is_not_said_to_be_as_good_as_the_leader():
+    """Too few of its runs are left for a test; that it lost them puts it behind."""
+    a, b = [0.90, 0.92, 0.91], [0.91, 0.90, 0.92]
+    most = [run("c", 0, 0.95), *(run("c", s, None, status="diverged") for s in (1, 2))]
+    found = analyze(comparison(scores({"a": a, "b": b}) + most))
+    assert found.tasks[0].against_best[-1].word == "not separated"
+    assert len(found.tasks[0].tied) == 1
+    assert "C" not in found.verdict
+    clear = analyze(comparison(scores({"a": a, "b": [0.60, 0.61, 0.60]}) + most))
+    assert clear.verdict.endswith("separate it from every other method that lost no more runs.")
+    assert any("diverged or failed: C (2)" in s for s in clear.sentences)
+
+
 def test_method_that_was_never_run_is_not_called_worse():
     found = analyze(comparison(scores({"a": [0.5, 0.6]}), methods=["a", "b"]))
     assert found.tasks[0].differences[0].word == "not separated"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from html.parser import HTMLParser
 
@@ -279,6 +280,34 @@ def test_a_trial_that_learned_nothing_does_not_squeeze_the_landscape(tmp_path, s
     assert [p["mark"] for p in landscape["points"]["muon"]].count("off scale") == 0
     assert landscape["y"][0] > 0.9
     assert landscape["best"] == max(t.score for t in trials if t.score is not None)
+
+
+def test_of_equal_trials_the_ring_marks_the_one_that_went_to_the_final_runs(tmp_path, small):
+    comparison = fake_comparison(methods=("adamw", "muon"))
+    done = [k for k, t in enumerate(comparison.trials) if t.method == "adamw" and t.status == "complete"]
+    trials = list(comparison.trials)
+    for k in (done[0], done[-1]):
+        trials[k] = dataclasses.replace(trials[k], score=0.999)
+    runs = [dataclasses.replace(r, settings=trials[done[-1]].settings) for r in comparison.runs]
+    page = made(dataclasses.replace(comparison, trials=trials, runs=runs), tmp_path)
+    points = data(page)["tasks"]["digits-mlp"]["landscape"]["points"]["adamw"]
+    assert [k for k, p in enumerate(points) if p["best"]] == [done[-1]]
+
+
+def test_trials_without_a_learning_rate_stand_in_their_order(tmp_path, small):
+    comparison = fake_comparison(methods=("adamw", "muon"))
+    trials = [dataclasses.replace(t, settings={"beta2": 0.99}) if t.method == "muon" else t for t in comparison.trials]
+    best = next(k for k, t in enumerate(trials) if t.method == "muon" and t.status == "complete")
+    trials[best] = dataclasses.replace(trials[best], score=0.9999)
+    landscape = data(made(dataclasses.replace(comparison, trials=trials), tmp_path))["tasks"]["digits-mlp"]["landscape"]
+    assert landscape["ordered"] == ["muon"]
+    assert landscape["best"] == 0.9999
+    mine = [t for t in trials if t.method == "muon"]
+    places = [math.log10(p["x"]) for p in landscape["points"]["muon"]]
+    assert [p["y"] for p in landscape["points"]["muon"]] == [t.score for t in mine]
+    assert sorted(range(len(mine)), key=lambda k: mine[k].slot) == sorted(range(len(mine)), key=lambda k: places[k])
+    assert landscape["x"][0] < min(places) < max(places) < landscape["x"][1]
+    np.testing.assert_allclose(np.diff(sorted(places)), np.diff(sorted(places))[0])
 
 
 def test_curves_of_seeds_evaluated_at_different_times_are_interpolated(tmp_path, small):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from steepest.core.linesearch import armijo, strong_wolfe
+from steepest.core.linesearch import armijo, goldstein, strong_wolfe
 
 
 def test_armijo_takes_the_first_trial_that_decreases_enough() -> None:
@@ -50,6 +50,36 @@ def test_armijo_does_not_take_a_step_lost_in_rounding() -> None:
     assert step.size == 0.0
 
 
+@pytest.mark.parametrize("initial", [1e-6, 0.3, 1.0, 1e5])
+@pytest.mark.parametrize("decrease", [0.1, 0.25, 0.49])
+def test_goldstein_on_a_quadratic_is_an_interval_around_the_minimizer(initial: float, decrease: float) -> None:
+    """For ``4 (t - 1)^2`` the conditions say ``2 decrease <= t <= 2 (1 - decrease)``."""
+    step = goldstein(lambda t: 4 * (t - 1) ** 2, 4.0, -8.0, initial=initial, decrease=decrease)
+    assert step.found
+    assert 2 * decrease <= step.size <= 2 * (1 - decrease)
+    assert step.value == 4 * (step.size - 1) ** 2
+
+
+def test_goldstein_holds_on_a_curve_that_is_no_quadratic() -> None:
+    def phi(t: float) -> float:
+        return math.exp(t) - 3 * t + 0.3 * math.sin(5 * t) if t < 20 else math.inf
+
+    slope = 1 - 3 + 1.5
+    for initial in (1e-4, 0.1, 1.0, 100.0):
+        step = goldstein(phi, 1.0, slope, initial=initial)
+        assert step.found
+        assert 1 + 0.75 * step.size * slope <= phi(step.size) <= 1 + 0.25 * step.size * slope
+
+
+def test_goldstein_gives_up_and_reports_the_best_trial() -> None:
+    assert goldstein(lambda t: 1.0 + t, 1.0, -1.0, max_trials=7) == (0.0, 1.0, 7, False)
+    unbounded = goldstein(lambda t: -t, 0.0, -1.0, max_size=8.0)  # falls as fast as promised, for ever
+    assert (unbounded.size, unbounded.found) == (8.0, False)
+    assert not goldstein(lambda t: 1.0, 1.0, -1e-30).found
+    with pytest.raises(ValueError, match=r"decrease must be in \(0, 1/2\), got 0.5"):
+        goldstein(lambda t: -t, 0.0, -1.0, decrease=0.5)
+
+
 @pytest.mark.parametrize(
     ("slope", "settings", "message"),
     [
@@ -65,6 +95,8 @@ def test_bad_arguments(slope: float, settings: dict[str, float], message: str) -
         armijo(lambda t: -t, 0.0, slope, **settings)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
         strong_wolfe(lambda t: (-t, -1.0), 0.0, slope, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        goldstein(lambda t: -t, 0.0, slope, **settings)  # type: ignore[arg-type]
 
 
 def test_wolfe_fractions_must_be_ordered() -> None:

@@ -106,6 +106,7 @@ class Case:
             return False
         return True
 
+    @property
     def groups_coupled(self) -> bool:
         """Whether those of all groups do."""
         return self.cls.couples_groups

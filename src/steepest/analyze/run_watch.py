@@ -1,5 +1,6 @@
 """Watch a training run: gradient norms in every step; sharpness and gradient noise now and then; what they suggest."""
 
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ class RunExplanation:
             f"Schedule: the norms suggest the largest learning rate after {part:.0%} of the steps, and half of it "
             f"after {half / len(self.schedule):.0%} (linear decay: 0% and 50%). Tune the peak again for it."
         )
-        return "\n".join(lines)
+        return "\n".join(textwrap.fill(line, 80, subsequent_indent="  ") for line in lines)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw four panels; needs matplotlib.

@@ -94,7 +94,7 @@ class TaskAnalysis:
     target: float | None  # validation metric
     times: tuple[TargetTime, ...]
     best: str | None  # the leader of the ranking
-    tied: tuple[str, ...]  # methods that the data do not separate from the leader
+    tied: tuple[str, ...]  # methods that lost no more runs than the leader and are not separated from it
     sentences: tuple[str, ...]
 
 
@@ -194,7 +194,10 @@ def _task(comparison: Comparison, task: TaskInfo) -> TaskAnalysis:
     best = ranking[0].method if ranking and ranking[0].mean is not None else None
     rest = [(s.method, best) for s in ranking if s.method != best] if best is not None else []
     against = _family(rest, runs, sign, bonferroni)
-    tied = tuple(d.method for d in against if d.word == "not separated")
+    # A method that lost more runs stands behind by that alone: that too few of its runs are left to tell its mean from
+    # the leader's does not make it as good.
+    whole = {s.method for s in ranking if s.lost <= ranking[0].lost}
+    tied = tuple(d.method for d in against if d.word == "not separated" and d.method in whole)
     target = _target(task, runs, baseline, best)
     times = tuple(_time(m, runs[m], target, sign) for m in (s.method for s in ranking))
     draft = TaskAnalysis(
@@ -362,7 +365,8 @@ def _sentences(comparison: Comparison, task: TaskAnalysis) -> tuple[str, ...]:
     if not task.against_best:
         head += "; there is no other method to compare it with."
     elif not task.tied:
-        head += ", and the data separate it from every other method."
+        lossy = any(d.word == "not separated" for d in task.against_best)
+        head += f", and the data separate it from every other method{' that lost no more runs' * lossy}."
     else:
         head += f", but the data do not separate it from {_listed([titles[m] for m in task.tied])}."
     said = [head]

@@ -63,6 +63,7 @@ _MODULES = {
     "sam": "sam",
     "sania": "sania",
     "shampoo": "shampoo",
+    "slow-start-fast-decay": "slow_start_fast_decay",
     "smb": "smb",
     "sophia": "sophia",
     "target-surrogate": "target_surrogate",

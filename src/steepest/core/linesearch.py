@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["Step", "armijo", "change_of_value", "rounding_of", "strong_wolfe"]
+__all__ = ["Step", "armijo", "change_of_value", "goldstein", "rounding_of", "strong_wolfe"]
 
 
 class Step(NamedTuple):
@@ -116,6 +116,65 @@ def armijo(
             if here < best_value:
                 best, best_value = size, here
         size *= shrink
+    return Step(best, best_value, max_trials, False)
+
+
+def goldstein(
+    phi: Callable[[float], float],
+    value: float,
+    slope: float,
+    *,
+    initial: float = 1.0,
+    decrease: float = 0.25,
+    max_size: float = 1e10,
+    max_trials: int = 60,
+) -> Step:
+    """A step size that decreases ``phi`` enough and is not too short, found by values alone::
+
+        phi(0) + (1 - decrease) * t * phi'(0)  <=  phi(t)  <=  phi(0) + decrease * t * phi'(0)
+
+    It doubles while steps are too short, and bisects once one was too long. A trial with a value that is NaN or
+    infinite counts as too long.
+
+    Args:
+        phi: the function along the line; called once per trial.
+        value: ``phi(0)``.
+        slope: ``phi'(0)``, negative.
+        initial: the first trial, positive.
+        decrease: in (0, 1/2): below, the exact minimizer of a quadratic is among the accepted sizes.
+        max_size: no trial is larger.
+        max_trials: the largest number of trials, at least 1.
+
+    Raises:
+        ValueError: an argument is out of its range.
+
+    Source: A. A. Goldstein (1965), "On steepest descent", Journal of the SIAM on Control 3(1), 147-151.
+    """
+    _check(slope, initial, decrease=decrease)
+    if not decrease < 0.5:
+        raise ValueError(f"decrease must be in (0, 1/2), got {decrease!r}")
+    low, high = 0.0, math.inf
+    best, best_value = 0.0, value
+    size = min(initial, max_size)
+    for trial in range(1, max_trials + 1):
+        here = phi(size)
+        if math.isfinite(here) and here < best_value:
+            best, best_value = size, here
+        # As in armijo: a step too small to change phi at all is no progress.
+        if not (math.isfinite(here) and here <= value + decrease * size * slope and here < value):
+            high = size
+        elif here < value + (1 - decrease) * size * slope:
+            low = size
+        else:
+            return Step(size, here, trial, True)
+        if math.isinf(high):
+            if size >= max_size:
+                return Step(best, best_value, trial, False)
+            size = min(2.0 * size, max_size)
+        else:
+            size = low + 0.5 * (high - low)
+            if size in (low, high):  # the bracket is down to neighbouring numbers
+                return Step(best, best_value, trial, False)
     return Step(best, best_value, max_trials, False)
 
 

@@ -151,7 +151,7 @@ class ExactGaussNewton(BatchOptimizer):
 
 CARD = MethodCard(
     name="egn",
-    title="EGN",
+    title="Exact Gauss-Newton",
     room="optim",
     family="curvature",
     summary="Damped Gauss-Newton steps on mini-batches, solved exactly in the space of the outputs.",

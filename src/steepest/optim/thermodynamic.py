@@ -200,7 +200,7 @@ def evolve_euler(
 
 CARD = MethodCard(
     name="tngd",
-    title="TNGD",
+    title="Thermodynamic natural gradient descent",
     room="optim",
     family="curvature",
     summary="Natural gradient from a linear system that relaxes for a time, between gradient descent and its solution.",

@@ -112,7 +112,10 @@ def _window(series: Sequence[dict[str, Any]], higher: bool) -> tuple[bool, list[
 
 
 def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
-    """Every trial at its learning rate and validation score; those without a score by how they ended."""
+    """Every trial at its learning rate and validation score; those without a score by how they ended.
+
+    The trials of a method whose learning rate is not tuned stand in their order.
+    """
     trials = [t for t in comparison.trials if t.task == task.name]
     key = next((k for k in _KEYS if any(k in t.settings for t in trials)), None)
     usable = [t for t in trials if key is not None and _positive(t.settings.get(key))]
@@ -122,7 +125,16 @@ def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
     places = [math.log10(t.settings[key]) for t in usable]
     left, right = min(places), max(places)
     margin = 0.05 * (right - left) or 0.5
-    scores = [t.score for t in usable if t.score is not None and math.isfinite(t.score)]
+    ordered = [m.name for m in comparison.methods if not any(t.method == m.name for t in usable)]
+    shown = [t for t in trials if t.method in ordered or _positive(t.settings.get(key))]
+    slots = max((t.slot for t in shown), default=0)
+
+    def place(trial: TrialRecord) -> float:
+        if trial.method not in ordered:
+            return float(trial.settings[key])
+        return float(10 ** (left + (right - left) * trial.slot / slots if slots else left))
+
+    scores = [t.score for t in shown if t.score is not None and math.isfinite(t.score)]
     log, ends, best = _heights(scores, task.higher_is_better)
     return {
         "key": key,
@@ -130,16 +142,17 @@ def _landscape(comparison: Comparison, task: TaskInfo) -> dict[str, Any] | None:
         "y": ends,
         "log": log,
         "best": best,
+        "ordered": ordered,
         "points": {
             m.name: [
                 {
-                    "x": t.settings[key],
+                    "x": place(t),
                     "y": _finite(t.score),
                     "mark": _mark(t, log, ends),
                     "text": _about(t, task),
                     "best": t is winners.get(m.name),
                 }
-                for t in usable
+                for t in shown
                 if t.method == m.name
             ]
             for m in comparison.methods
@@ -156,14 +169,17 @@ def _positive(value: Any) -> bool:
 
 
 def _winners(comparison: Comparison, task: TaskInfo) -> dict[str, TrialRecord]:
-    sign = -1.0 if task.higher_is_better else 1.0
-    found: dict[str, TrialRecord] = {}
+    """The best trial of each method; of those with equal scores the one whose settings went to the final runs."""
+    sign = 1.0 if task.higher_is_better else -1.0
+    final = {r.method: r.settings for r in comparison.runs if r.task == task.name}
+    found: dict[str, tuple[float, bool, TrialRecord]] = {}
     for t in comparison.trials:
         if t.task == task.name and t.status == "complete" and t.score is not None:
+            merit = (sign * t.score, t.settings == final.get(t.method))
             held = found.get(t.method)
-            if held is None or sign * t.score < sign * (held.score or 0.0):
-                found[t.method] = t
-    return found
+            if held is None or merit > held[:2]:
+                found[t.method] = (*merit, t)
+    return {method: trial for method, (_, _, trial) in found.items()}
 
 
 def _heights(scores: Sequence[float], higher: bool) -> tuple[bool, list[float] | None, float | None]:

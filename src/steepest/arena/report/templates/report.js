@@ -107,11 +107,12 @@
 
   function landscape(div, task) {
     const method = div.closest("figure").dataset.method;
-    const { points, x, y, log, key, best } = task.landscape;
+    const { points, x, y, log, key, best, ordered } = task.landscape;
     const off = ["off scale", "pruned", "failed", "diverged"].filter((s) => Object.values(points).flat().some((p) => p.mark === s));
     const strip = off.length ? 0.06 + 0.09 * off.length : 0;
     const mine = points[method] ?? [];
-    const others = Object.entries(points).filter(([name]) => name !== method).flatMap(([, p]) => p);
+    const inOrder = ordered.includes(method); // its trials have no learning rate to be placed by, or among others
+    const others = inOrder ? [] : Object.entries(points).filter(([name]) => name !== method && !ordered.includes(name)).flatMap(([, p]) => p);
     const kept = (list, status) => list.filter((p) => (p.mark === "complete") === status);
     const c = color(method);
     const soft = css("--line");
@@ -127,10 +128,10 @@
         type: "scatter", mode: "markers", marker: { color: c, size: 8, symbol: kept(mine, false).map((p) => ({ "off scale": "circle", pruned: "line-ns-open" }[p.mark] ?? "x-thin-open")), line: { width: kept(mine, false).map((p) => (p.mark === "off scale" ? 0 : 2)), color: c } },
         cliponaxis: false, hovertemplate: "%{text}<extra></extra>" });
     }
-    const empty = mine.length ? [] : [{ text: `no ${plain(key)} tuned`, xref: "paper", yref: "paper", x: 0.5, y: 0.6, showarrow: false, font: { color: css("--soft") } }];
+    const title = inOrder ? [{ text: mine.length ? `no ${plain(key)} tuned: trials in their order` : `no ${plain(key)} tuned`, xref: "paper", yref: "paper", x: 0.5, y: 0, yshift: -7, yanchor: "top", showarrow: false, font: { size: 10, color: css("--soft") } }] : [];
     Plotly.react(div, traces, layout({
-      margin: { l: 44, r: 8, t: 8, b: 24 }, hovermode: "closest", hoverlabel: { ...hover(), font: { color: css("--ink"), size: 11.5 } }, dragmode: false, annotations: empty,
-      xaxis: axis("", { ...logTicks(x), showgrid: false, tickfont: { size: 10, color: css("--soft") }, anchor: off.length ? "y2" : "y", fixedrange: true }),
+      margin: { l: 44, r: 8, t: 8, b: 24 }, hovermode: "closest", hoverlabel: { ...hover(), font: { color: css("--ink"), size: 11.5 } }, dragmode: false, annotations: title,
+      xaxis: axis("", { ...logTicks(x), showgrid: false, showticklabels: !inOrder, automargin: false, tickfont: { size: 10, color: css("--soft") }, anchor: off.length ? "y2" : "y", fixedrange: true }),
       yaxis: axis("", { type: log ? "log" : "linear", range: y, domain: [strip, 1], nticks: 5, fixedrange: true, automargin: false }),
       yaxis2: axis("", { domain: [0, Math.max(0.01, strip - 0.04)], range: [-0.6, off.length - 0.4], tickvals: off.map((_, i) => i), ticktext: off, showgrid: false,
         visible: off.length > 0, fixedrange: true, automargin: false, tickfont: { size: 9.5, color: css("--soft") } }),
