@@ -75,6 +75,14 @@ def test_each_chosen_point_is_nearest_to_itself() -> None:
     assert nearest_chosen(torch.ones(4, 4), torch.tensor([1, 3])).tolist() == [0, 0, 0, 1]
 
 
+def test_half_precision_is_chosen_by_as_it_is() -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        s = (similarity(12, 2) * 4).round().to(dtype)
+        chosen, gains = facility_location(s, 4)
+        assert chosen.tolist() == plain_greedy(s.double().numpy(), 4)
+        assert gains.dtype == dtype
+
+
 def test_bad_arguments() -> None:
     s = similarity(4, 0)
     for count in (0, 5):

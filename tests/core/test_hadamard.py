@@ -4,7 +4,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from steepest.core.hadamard import walsh_hadamard
+from steepest.core.hadamard import _matrix, walsh_hadamard
 
 
 @pytest.mark.parametrize("size", [2**k for k in range(10)])
@@ -25,6 +25,17 @@ def test_its_derivative_is_itself() -> None:
     assert torch.autograd.gradcheck(walsh_hadamard, x)
     assert torch.autograd.gradgradcheck(walsh_hadamard, x)
     torch.testing.assert_close(torch.func.vmap(walsh_hadamard)(x), walsh_hadamard(x))
+
+
+def test_a_backward_pass_after_inference_mode() -> None:
+    """What is kept from one call to the next must not be a tensor of inference mode."""
+    _matrix.cache_clear()
+    with torch.inference_mode():
+        walsh_hadamard(torch.ones(8))
+    x = torch.ones(8, requires_grad=True)
+    walsh_hadamard(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [8.0, *[0.0] * 7]
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 0), (4, 12), ()])

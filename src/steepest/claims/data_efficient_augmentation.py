@@ -246,7 +246,10 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         f"%. The subset against a random one: {told('coreset_10_less_random')} with a tenth, "
         f"{told('coreset_30_less_random')} with three tenths; against the largest losses, with a tenth: "
         f"{told('coreset_10_less_largest_loss')}. With three tenths it has {share:.0%} of the gain (a random one "
-        f"{figures['share_of_gain_random_30']:.0%}) in {figures['time_of_coreset_30_over_full']:.0%} of the time.",
+        f"{figures['share_of_gain_random_30']:.0%}) in {figures['time_of_coreset_30_over_full']:.0%} of the time. "
+        f"Without weights, which is not judged, the subset against a random one: "
+        f"{told('coreset_unweighted_10_less_random')} with a tenth, {told('coreset_unweighted_30_less_random')} with "
+        f"three tenths.",
     )
     if all(holds):
         return Judgement(Verdict.REPRODUCED, said)
@@ -297,8 +300,8 @@ Sides train for equally many epochs, so that more copies mean more steps, as in 
 learning rates, judged on validation images; every seed has its own training images. The paper's data are CIFAR-10 and
 others, its networks convolutional.
 
-The subset with all weights at one, a switch of the authors' code, was added after a first run whose verdict was the
-same; it is measured and not judged.""",
+The subset with all weights at one was added after a first run whose verdict was the same; it is measured and not
+judged. It is what the authors' code does, unless it is told otherwise, where copies are added to all data.""",
     rule=RULE,
     sizes={
         Size.SMOKE: "one learning rate, one seed, 100 of scikit-learn's digits; seconds; always inconclusive",

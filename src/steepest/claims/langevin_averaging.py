@@ -187,11 +187,13 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
     missed, blind = figures["most_even_first_order_high"], figures["most_iterate_rms_over_random"]
     if None in (odd, even, missed, blind):
         return Judgement(Verdict.INCONCLUSIVE, "A run has no interval.")
+    ascents = [f"{value:.2f}" for key, value in figures.items() if key.endswith("_ascent")]
     holds = [odd > FOUND, even > FOUND and missed < MISSED, blind < BLIND]
     said = (
         f"For the odd order the average's correlation is above {odd:.2f} in every dimension by its interval; for the "
         f"even order the second moment's is above {even:.2f} and the plain average's below {missed:.2f}; iterates "
-        f"reach at most {blind:.2f} times the correlation of a random direction."
+        f"reach at most {blind:.2f} times the correlation of a random direction. Noiseless ascent from the same "
+        f"starts, which is not judged, comes to {', '.join(ascents)}."
     )
     said = parts(holds, said)
     if all(holds):

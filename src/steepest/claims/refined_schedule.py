@@ -326,7 +326,9 @@ def draw(figures: Mapping[str, Any], series: Mapping[str, Any]) -> "Figure":
     shapes.set_xlabel("part of the run")
     shapes.set_ylabel("part of the peak")
     shapes.set_title("Refined schedules")
-    shapes.legend(fontsize=7, loc="upper right", handlelength=1.2)
+    shapes.legend(
+        fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=4, columnspacing=1.0, handlelength=1.2
+    )
 
     for index, rule in enumerate(("linear", "1/sqrt(t)", "constant")):
         worst.plot(

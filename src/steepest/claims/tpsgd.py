@@ -44,6 +44,11 @@ SIDES = {
     "drtp": "random target as error (DRTP)",
     "last": "last layer alone",
 }
+#: Further sides on the recurrent network: the target at the last time alone, which the paper does not rule out.
+UNJUDGED = {
+    "tpsgd_last": "target projection, last time",
+    "tpsgd_last_through": "target projection, last time, errors through time",
+}
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,13 @@ class _Last(nn.Module):
         return hidden[:, -1]
 
 
-def _blocks(network: str, scale: _Scale, truncate: bool) -> nn.ModuleList:
+def _blocks(network: str, scale: _Scale, truncate: bool, last: bool) -> nn.ModuleList:
     side, width, channels = scale.side, scale.width, scale.channels
     if network == "rnn":
         first = nn.Sequential(nn.Flatten(1, 2))  # one channel: rows in turn
-        cell = RecurrentBlock(nn.RNNCell(side, width), truncate=truncate)
-        return nn.ModuleList([first, cell, nn.Sequential(_Last(), nn.Linear(width, CLASSES))])
+        cell = RecurrentBlock(nn.RNNCell(side, width), last=last, truncate=truncate)
+        end = nn.Linear(width, CLASSES)
+        return nn.ModuleList([first, cell, end if last else nn.Sequential(_Last(), end)])
     if network == "cnn":
         half = (side + 1) // 2
         places = ((half + 1) // 2) ** 2
@@ -99,7 +105,7 @@ def _blocks(network: str, scale: _Scale, truncate: bool) -> nn.ModuleList:
 def _make(
     network: str, side: str, scale: _Scale, settings: Mapping[str, Any], seed: int
 ) -> tuple[nn.Module, Callable[[Tensor, Tensor], Any]]:
-    blocks = _blocks(network, scale, truncate=side != "backprop")
+    blocks = _blocks(network, scale, side not in ("backprop", "tpsgd_last_through"), side in UNJUDGED)
     model = nn.Sequential(*blocks)
     sgd = partial(torch.optim.SGD, lr=settings["lr"], momentum=MOMENTUM)
     if side == "backprop":
@@ -117,7 +123,7 @@ def _make(
 
 
 def _grid(side: str, scale: _Scale) -> Sequence[Mapping[str, Any]]:
-    if side == "tpsgd":
+    if side.startswith("tpsgd"):
         return grid(lr=scale.rates, loss=("l2", "l1"))
     return grid(lr=scale.rival_rates)
 
@@ -133,7 +139,7 @@ def measure(context: Context) -> Measured:
     rows = (dataset.train.inputs[: scale.batch], dataset.train.targets[: scale.batch])
     for network, said in NETWORKS.items():
         series["accuracy"][network], series["tuning"][network], series["settings"][network] = {}, {}, {}
-        for side in SIDES:
+        for side, called in {**SIDES, **(UNJUDGED if network == "rnn" else {})}.items():
             make = partial(_make, network, side, scale)
 
             def run(settings: Mapping[str, Any], seed: int, make: Any = make) -> Any:
@@ -141,10 +147,10 @@ def measure(context: Context) -> Measured:
 
             options = _grid(side, scale)
             chosen, scores, edge = best_of(
-                context, f"{said}, {SIDES[side]}", options, lambda s, run=run: run(s, context.tuning_seed).validation
+                context, f"{said}, {called}", options, lambda s, run=run: run(s, context.tuning_seed).validation
             )
-            edges += edge
-            context.say(f"training {said}, {SIDES[side]}")
+            edges += edge and side in SIDES
+            context.say(f"training {said}, {called}")
             series["accuracy"][network][side] = [run(chosen, seed).test for seed in seeds]
             series["tuning"][network][side] = [[s["lr"], v] for s, v in zip(options, scores, strict=True)]
             series["settings"][network][side] = dict(chosen)
@@ -202,7 +208,10 @@ def judge(figures: Mapping[str, Any]) -> Judgement:
         holds,
         f"On the networks in the order of the rule, target projection's accuracy differs from backpropagation's by "
         f"{listed('backprop')} points, from that of the last layer alone by {listed('last')}, and from that of direct "
-        f"random target projection by {listed('drtp')}.",
+        f"random target projection by {listed('drtp')}. On the recurrent network it reaches "
+        f"{figures['accuracy_rnn_tpsgd']:.0f} %; with the target at the last time alone, which is not judged, "
+        f"{figures['accuracy_rnn_tpsgd_last']:.0f} %, and {figures['accuracy_rnn_tpsgd_last_through']:.0f} % where the "
+        f"layer's own error passes through time.",
     )
     if all(holds):
         return Judgement(Verdict.REPRODUCED, said)
@@ -249,7 +258,9 @@ each hidden layer, and the last side leaves the hidden layers as they were drawn
 one learning rate for all layers, the same initial weights and batches. Target projection chooses among half as many
 learning rates as the others, with either local loss, so that all have equally many settings. The paper
 leaves open how convolutions and recurrent states get their targets: here every entry of a feature map has its own, and
-all times share one. Figures tell, too, how many numbers automatic differentiation holds at most in a step ("kept").""",
+all times share one. With the target at the last time alone the recurrent network is trained, too, and with errors that
+pass through time within the layer; both were added after a first run whose verdict was the same, and are not judged.
+Figures tell, too, how many numbers automatic differentiation holds at most in a step ("kept").""",
     rule=RULE,
     sizes={
         Size.SMOKE: "digits of 8 x 8 pixels, one epoch, one seed; seconds; always inconclusive",

@@ -39,7 +39,8 @@ def facility_location(similarity: Tensor, count: int) -> tuple[Tensor, Tensor]:
     lowest = float(similarity.min())
     if not (lowest >= 0 and bool(torch.isfinite(similarity).all())):
         raise ValueError(f"similarity must be finite and at least 0 everywhere, got a smallest entry of {lowest!r}")
-    columns = np.ascontiguousarray(similarity.detach().cpu().numpy().T)
+    known_to_numpy = similarity.float() if similarity.dtype == torch.bfloat16 else similarity
+    columns = np.ascontiguousarray(known_to_numpy.detach().cpu().numpy().T)
     covered = np.zeros_like(columns[0])
     # Sums of equal length round alike, and each of their terms shrinks: old gains are bounds in floating point, too.
     heap = [(-float(np.maximum(column - covered, 0).sum()), j, 0) for j, column in enumerate(columns)]

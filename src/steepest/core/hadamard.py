@@ -15,10 +15,11 @@ _BLOCK = 16
 
 @functools.lru_cache(maxsize=16)
 def _matrix(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    found = torch.ones(1, 1, dtype=dtype, device=device)
-    while len(found) < size:
-        found = torch.cat([torch.cat([found, found], 1), torch.cat([found, -found], 1)])
-    return found
+    with torch.inference_mode(False):  # what is kept must serve a later backward pass, too
+        found = torch.ones(1, 1, dtype=dtype, device=device)
+        while len(found) < size:
+            found = torch.cat([torch.cat([found, found], 1), torch.cat([found, -found], 1)])
+        return found
 
 
 def walsh_hadamard(x: Tensor) -> Tensor:

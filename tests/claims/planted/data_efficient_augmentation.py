@@ -10,6 +10,8 @@ WINNER = {
     **spread("coreset_10_less_random", 0.2, 0.8),
     **spread("coreset_30_less_random", 0.2, 0.8),
     **spread("coreset_10_less_largest_loss", 0.2, 0.8),
+    **spread("coreset_unweighted_10_less_random", 0.2, 0.8),
+    **spread("coreset_unweighted_30_less_random", 0.2, 0.8),
     "share_of_gain_coreset_30": 0.7,
     "share_of_gain_random_30": 0.6,
     "time_of_coreset_30_over_full": 0.7,

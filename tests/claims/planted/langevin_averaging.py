@@ -8,6 +8,7 @@ WINNER = {
     "least_even_average_low": 0.9,
     "most_even_first_order_high": 0.3,
     "most_iterate_rms_over_random": 1.1,
+    "order_3_size_20_ascent": 0.8,
 }
 
 #: Every part by itself, and two at a time.

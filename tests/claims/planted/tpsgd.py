@@ -11,6 +11,9 @@ def _points(side: str, low: float, high: float, networks: tuple[str, ...] = _NET
 
 WINNER = {
     "seeds": 5,
+    "accuracy_rnn_tpsgd": 90.0,
+    "accuracy_rnn_tpsgd_last": 91.0,
+    "accuracy_rnn_tpsgd_last_through": 92.0,
     **_points("backprop", -4, -1),
     **_points("last", 1, 3),
     **_points("drtp", 0.2, 2),

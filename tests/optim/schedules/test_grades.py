@@ -189,6 +189,40 @@ def test_it_is_the_papers_algorithm_step_by_step(signal: Any, interval: int, pat
     assert stopping.frozen == {f"{k}.weight": t for k, t in frozen.items()}
 
 
+def test_patience_counts_checks_in_a_row() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    stopping = GradES(model, total_steps=10, threshold=1.0, grace=0.0, patience=2)
+    name = "0.weight"
+    for step, size in enumerate((0.1, 0.3, 0.1, 0.1), 1):  # four entries each: 0.4, 1.2, 0.4, 0.4
+        model[0].weight.grad = torch.full((2, 2), size)
+        assert stopping.step() == ([name] if step == 4 else [])
+    assert stopping.frozen == {name: 4}
+
+
+def test_a_frozen_matrix_stands_still_where_gradients_are_set_to_zero() -> None:
+    """There a gradient that was left behind would keep momentum and weight decay going."""
+    model = network()
+    stopping = GradES(model, STEPS, math.inf, grace=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=0.1)
+    inputs, targets = batch(0)
+    nn.functional.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
+    frozen = stopping.step()
+    assert frozen
+    kept = {name: model.get_parameter(name).detach().clone() for name in frozen}
+    for _ in range(2):
+        optimizer.zero_grad(set_to_none=False)
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in kept.items())
+
+
+@pytest.mark.parametrize(("grace", "total", "first"), [(0.55, 100, 55), (0.3, 10, 3), (0.07, 100, 7), (0.25, 10, 3)])
+def test_the_grace_period_ends_with_its_part_of_the_steps(grace: float, total: int, first: int) -> None:
+    """0.55 * 100 is 55 and a bit in floating point."""
+    assert GradES(network(), total, grace=grace).grace_steps == first
+
+
 def test_a_quantile_is_taken_of_each_matrixs_own_past() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False), nn.Linear(2, 2))
     stopping = GradES(model, 10, quantile=0.25, grace=0.5)

@@ -268,6 +268,9 @@ def test_the_closed_form_is_near_the_minimizer(shape: str) -> None:
         (lambda: GradientNorms(optimizer(), 0), "GradientNorms: order must be one of 1, 2, got 0"),
         (lambda: RefinedSchedule(optimizer(), [1.0], steps=0), "RefinedSchedule: steps must be an integer >= 1"),
         (lambda: subgradient_bound([1.0, 0.0], 1.0), "step_sizes must be a sequence of positive finite numbers"),
+        (lambda: subgradient_bound([1.0, 1.0], [1.0]), r"norms must be .* or one for each of 2 steps, got"),
+        (lambda: subgradient_bound([1.0], float("nan")), "norms must be a non-negative finite number"),
+        (lambda: subgradient_bound([1.0], 1.0, -1.0), r"subgradient_bound: distance must be .* got -1.0"),
         (lambda: minimize_bound([1.0], 0.0), r"minimize_bound: distance must be a finite number in \(0, inf\)"),
     ],
 )

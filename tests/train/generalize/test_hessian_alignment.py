@@ -286,6 +286,8 @@ def test_bad_arguments() -> None:
     call = HessianAlignment()
     with pytest.raises(ValueError, match="the same length >= 2, one entry per environment, got 1 and 1"):
         call(linear(), h[:1], y[:1])
+    with pytest.raises(TypeError, match=r"features must be a sequence .* got one tensor of shape"):
+        call(linear(), h[0], y[0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="got 3 and 2"):
         call(linear(), h, y[:2])
     with pytest.raises(ValueError, match=r"environment 1 must hold as many targets as features, .* got 0 features"):

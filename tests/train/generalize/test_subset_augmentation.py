@@ -179,6 +179,10 @@ def test_bad_arguments() -> None:
         ValueError, match=r"targets must be class numbers \(n,\) for outputs \(n, c\), got torch.float64"
     ):
         chooser.select(model, [(x, y.double())])
+    with pytest.raises(ValueError, match=r"targets must be class numbers from 0 to \d+, got some from 0 to 99"):
+        chooser.select(model, [(x, torch.where(torch.arange(len(y)) < 1, 99, 0))])
+    with pytest.raises(ValueError, match="head must be a layer that the model runs"):
+        chooser.select(model, [(x, y)], head=torch.nn.Linear(3, 2))
     with pytest.raises(TypeError, match=r"head must be a torch.nn.Linear, got Tanh"):
         chooser.select(model, [(x, y)], head=model[1])  # type: ignore[arg-type]
     x[0, 0] = float("nan")

@@ -273,3 +273,10 @@ def test_bad_arguments() -> None:
             UDIM(net["body"], net["head"], optimizer, **settings)
     with pytest.raises(TypeError, match=r"UDIM: head must be a torch.nn.Linear, got Tanh"):
         UDIM(net["body"], nn.Tanh(), optimizer)  # type: ignore[arg-type]
+    rows, classes = torch.ones(4, 3, dtype=torch.long), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"inputs must be floating-point numbers, .* got torch.int64"):
+        UDIM(net["body"], net["head"], optimizer).step(rows, classes)
+    x, y = batch()
+    for held, message in (([torch.zeros(2)], "it holds none"), (nn.Linear(2, 2).parameters(), "it holds others alone")):
+        with pytest.raises(ValueError, match=f"optimizer must hold a parameter .*, {message}"):
+            UDIM(net["body"], net["head"], torch.optim.SGD(held, lr=0.1)).step(x, y)

@@ -269,6 +269,8 @@ def test_bad_arguments_are_named(settings: dict, message: str) -> None:
 
 
 def test_what_does_not_fit_together_is_told() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got <function"):
+        ForwardGradient(nn.functional.mse_loss, nn.Linear(2, 2))  # type: ignore[arg-type]
     model = network()
     with pytest.raises(ValueError, match="every trainable parameter of the model once"):
         ForwardGradient(model, cross_entropy, groups=[model[0], model[2]])

@@ -227,14 +227,14 @@ def test_seeds_and_dtypes() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_estimators": 0}, "stages must be an integer >= 1, got 0"),
-        ({"hidden_units": 0}, "units must be an integer >= 1, got 0"),
+        ({"n_estimators": 0}, "^n_estimators must be an integer >= 1, got 0"),
+        ({"hidden_units": 0}, "^hidden_units must be an integer >= 1, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate must be a finite number in \(0, 1\], got 0.0"),
         ({"subsample": 1.5}, r"subsample must be a finite number in \(0, 1\], got 1.5"),
         ({"activation": "step"}, "activation must be one of 'logistic', 'tanh', 'relu', got 'step'"),
         ({"max_iter": 0}, "max_iter must be an integer >= 1, got 0"),
         ({"tol": -1.0}, "tol must be a finite number"),
-        ({"alpha": -1.0}, "penalty must be a finite number"),
+        ({"alpha": -1.0}, "^alpha must be a finite number"),
     ],
 )
 def test_bad_arguments_are_named(settings: dict, message: str) -> None:

@@ -246,6 +246,13 @@ def test_bad_arguments_are_named(settings: dict, message: str) -> None:
         TargetProjection(**{"network": dense(), "classes": CLASSES, **settings})
 
 
+def test_what_is_easily_mistaken_is_told() -> None:
+    with pytest.raises(TypeError, match=r"optimizer must make an optimizer .* got an SGD that is made already"):
+        TargetProjection(dense(), CLASSES, SGD(dense().parameters(), lr=0.1))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="targets must be below classes = 1, got"):
+        TargetProjection(dense(), 1).step(normal(6, 5), labels())
+
+
 def test_bad_blocks_are_named() -> None:
     with pytest.raises(ValueError, match="network must have trainable parameters, got none"):
         TargetProjection([nn.Tanh()], CLASSES)

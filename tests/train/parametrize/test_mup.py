@@ -346,12 +346,24 @@ def test_dimensions_of_modules_that_are_not_torchs() -> None:
     assert (told["out"].role, told["out"].multiplier) == ("readout", pytest.approx(1 / 3))
 
 
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_a_learning_rate_that_is_a_tensor_is_the_callers(kind: Any) -> None:
+    lr = torch.tensor(0.5, dtype=torch.float64)
+    found = mup(perceptron(WIDTH), perceptron(BASE)).groups(kind, lr=lr)
+    plain = mup(perceptron(WIDTH), perceptron(BASE)).groups(kind, lr=0.5)
+    assert float(lr) == 0.5
+    assert [float(group["lr"]) for group in found] == [group["lr"] for group in plain]
+    assert [len(group["params"]) for group in found] == [len(group["params"]) for group in plain]
+
+
 def test_bad_arguments() -> None:
     model, base = perceptron(WIDTH), perceptron(BASE)
     with pytest.raises(ValueError, match="mup: init must be one of 'fan_in', 'constant', 'keep', got 'zero'"):
         mup(model, base, init="zero")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"needs widths=\(base, delta\)"):
         mup(model, perceptron)
+    with pytest.raises(TypeError, match="mup: base must be a model or its shapes by name, got 8"):
+        mup(model, 8)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="goes with a function"):
         mup(model, base, widths=(2, 3))
     with pytest.raises(ValueError, match=r"the base has no parameter '4\.weight'"):

@@ -240,6 +240,14 @@ def test_saved_and_resumed_it_goes_on_as_it_would_have(kind: Kind) -> None:
         Subspace(network(), 6, kind, structure_aware=True, seed=4).load_state_dict(space.state_dict())
 
 
+def test_a_given_matrix_is_told_from_others() -> None:
+    matrix = torch.randn(43, 5)
+    space = Subspace(network(), 5, matrix)
+    Subspace(network(1), 5, matrix.clone()).load_state_dict(space.state_dict())
+    with pytest.raises(ValueError, match="the state is of a subspace of"):
+        Subspace(network(1), 5, 2 * matrix).load_state_dict(space.state_dict())
+
+
 def test_statistics_masks_and_shared_parameters_are_the_models() -> None:
     class Shared(nn.Module):
         def __init__(self) -> None:
@@ -348,5 +356,10 @@ def test_bad_arguments() -> None:
         intrinsic_dimension(network, lambda m, s: 1.0, limit=3)
     with pytest.raises(ValueError, match="seeds must be at least one"):
         intrinsic_dimension(network, lambda m, s: 1.0, seeds=())
+    for score in (float("nan"), -1.0, float("inf")):
+        with pytest.raises(ValueError, match="positive, finite mean for training all parameters, got"):
+            intrinsic_dimension(network, lambda m, s, score=score: score)
+    with pytest.raises(ValueError, match=r"baseline must be positive .* got 0\.0"):
+        intrinsic_dimension(network, lambda m, s: 1.0, baseline=0.0)
     with pytest.raises(ValueError, match="weight_decay must be"):
         space.groups(-1.0)

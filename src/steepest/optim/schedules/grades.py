@@ -110,7 +110,7 @@ class GradES:
             raise ValueError(f"GradES: give threshold or quantile, got {threshold!r} and {quantile!r}")
         self.quantile, self.signal = quantile, signal
         self.interval, self.patience, self.max_frozen = interval, patience, max_frozen
-        self.grace_steps = math.ceil(grace * total_steps)
+        self.grace_steps = math.ceil(round(grace * total_steps, 6))  # 0.55 * 100 is 55 and a bit
         if quantile is not None and self.grace_steps <= interval:
             raise ValueError(
                 f"GradES: a quantile needs checks before the end of the grace period, which is step "

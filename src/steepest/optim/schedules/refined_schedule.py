@@ -201,12 +201,22 @@ def subgradient_bound(step_sizes: Numbers, norms: Numbers | float, distance: flo
     Args:
         step_sizes: :math:`\eta_1, \dots, \eta_T`, all positive.
         norms: :math:`G_1, \dots, G_T`, or one number for all.
-        distance: :math:`D`.
+        distance: :math:`D \ge 0`.
+
+    Raises:
+        ValueError, TypeError: an argument is out of its range, or there are not as many norms as steps.
 
     Source: Defazio et al. (2023), arXiv 2310.07831.
     """
     sizes = _positive("subgradient_bound", step_sizes)
-    squares = np.broadcast_to(np.asarray(norms, dtype=np.float64) ** 2, sizes.shape)
+    values = np.asarray(norms, dtype=np.float64)
+    if values.shape not in ((), sizes.shape) or not (np.isfinite(values) & (values >= 0)).all():
+        raise ValueError(
+            f"subgradient_bound: norms must be a non-negative finite number, or one for each of {len(sizes)} steps, "
+            f"got {norms!r}"
+        )
+    check_settings("subgradient_bound", {"distance": distance}, {"distance": Real(low=0.0)})
+    squares = np.broadcast_to(values**2, sizes.shape)
     return _bound_and_slope(sizes, squares, distance)[0]
 
 

@@ -72,8 +72,9 @@ class HessianAlignment(nn.Module):
         seed: of the random vectors; each call has its own, and their count is part of ``state_dict()``.
 
     Raises:
-        ValueError: a setting is out of range; in a call: fewer than two environments, as many targets as features are
-            not given, an environment is empty, a head has no parameters, or ``probes`` is missing.
+        ValueError, TypeError: a setting is out of range; in a call: features or targets are no sequences of one tensor
+            per environment, there are fewer than two environments, as many targets as features are not given, an
+            environment is empty, a head has no parameters, or ``probes`` is missing.
 
     Source: Hemati, Zhang, Estiri, Chen (2023), Understanding Hessian Alignment for Domain Generalization,
     arXiv 2308.11778. Their code writes :math:`H g` as :math:`\|g\| \nabla \|g\|`, which is the same and has no
@@ -228,6 +229,12 @@ def _environment(head: nn.Module, h: Tensor, y: Tensor, loss: Loss) -> _Linear |
 
 
 def _check_environments(head: nn.Module, features: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for name, value in (("features", features), ("targets", targets)):
+        if isinstance(value, Tensor):
+            raise TypeError(
+                f"HessianAlignment: {name} must be a sequence with one tensor per environment, got one tensor of shape "
+                f"{tuple(value.shape)}"
+            )
     if len(features) != len(targets) or len(features) < 2:
         raise ValueError(
             "HessianAlignment: features and targets must be sequences of the same length >= 2, one entry per "

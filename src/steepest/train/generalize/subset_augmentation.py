@@ -138,9 +138,17 @@ def _gradients(
                         "SubsetAugmentation: targets must be class numbers (n,) for outputs (n, c), got "
                         f"{targets.dtype} {tuple(targets.shape)} for outputs {tuple(logits.shape)}"
                     )
+                ends = [int(end) for end in torch.aminmax(targets)] if len(targets) else [0, 0]
+                if ends[0] < 0 or ends[1] >= logits.shape[1]:
+                    raise ValueError(
+                        f"SubsetAugmentation: targets must be class numbers from 0 to {logits.shape[1] - 1}, got some "
+                        f"from {ends[0]} to {ends[1]}"
+                    )
                 g.append(residuals(logits, targets))
                 classes.append(targets)
                 if head is not None:
+                    if not seen:
+                        raise ValueError("SubsetAugmentation: head must be a layer that the model runs; it ran none")
                     h.append(_single(design(seen.pop(), head)))
     finally:
         if head is not None:

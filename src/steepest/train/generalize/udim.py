@@ -98,15 +98,24 @@ class UDIM:
         """Take one step on a batch; the loss at the parameters before it, without a graph.
 
         ``.grad`` holds the combined gradient afterwards; what it held before does not count.
+
+        Raises:
+            ValueError: the optimizer holds no parameter of the network, or inputs cannot be perturbed.
         """
         params = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        if not params:
+            raise ValueError("UDIM: optimizer must hold a parameter that trains, it holds none")
         penalized = self.penalty > 0 and self.steps >= self.warmup
+        if penalized and not inputs.is_floating_point():
+            raise ValueError(f"UDIM: inputs must be floating-point numbers, which can be perturbed, got {inputs.dtype}")
         start = RandomState(params)
         x = inputs.detach().requires_grad_(penalized)
         features = self.body(x)
         logits = self.head(features)
         loss = functional.cross_entropy(logits, targets)
         g = torch.autograd.grad(loss, params, create_graph=penalized, allow_unused=True)
+        if all(v is None for v in g):
+            raise ValueError("UDIM: optimizer must hold a parameter of body or head, it holds others alone")
         length = tree.norm([v for v in g if v is not None])
         points = [
             None if v is None else p.detach() + self.rho * v.detach() / (length.detach() + _EPS)

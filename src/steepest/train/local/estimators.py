@@ -11,9 +11,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from steepest.core.sklearn_data import validated
-from steepest.train.local.gradient_boosted_network import BinaryLoss, BoostLoss, SoftmaxLoss, SquaredLoss, boost
+from steepest.train.local.gradient_boosted_network import RANGES, BinaryLoss, BoostLoss, SoftmaxLoss, SquaredLoss, boost
 
 __all__ = ["GradientBoostedNetworkClassifier", "GradientBoostedNetworkRegressor"]
+
+#: What the settings of ``boost`` are called here, where scikit-learn has a name for them.
+_NAMES = {"stages": "n_estimators", "units": "hidden_units", "penalty": "alpha"}
 
 
 class _GradientBoostedNetwork(BaseEstimator):
@@ -43,6 +46,8 @@ class _GradientBoostedNetwork(BaseEstimator):
         self.device = device
 
     def _train(self, features: np.ndarray, target: np.ndarray, loss: BoostLoss) -> None:
+        for name, allowed in RANGES.items():
+            allowed.check(_NAMES.get(name, name), getattr(self, _NAMES.get(name, name)))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._boosted = boost(
             torch.as_tensor(features, device=self.device).double(),

@@ -174,6 +174,8 @@ class ForwardGradient:
         groups: str | Iterable[nn.Module] | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {model!r}")
         random = isinstance(guess, str)
         if random:
             OneOf(tuple(_DRAWS)).check("guess", guess)

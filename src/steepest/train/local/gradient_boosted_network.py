@@ -11,11 +11,12 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from steepest.core.card import MethodCard, Paper
-from steepest.core.ranges import Integer, OneOf, Real
+from steepest.core.ranges import Integer, OneOf, Range, Real
 
 __all__ = [
     "ACTIVATIONS",
     "CARD",
+    "RANGES",
     "BinaryLoss",
     "BoostLoss",
     "Boosted",
@@ -52,6 +53,18 @@ ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor], Tensor]
     "logistic": (nn.Sigmoid, lambda a: a * (1 - a)),
     "tanh": (nn.Tanh, lambda a: 1 - a * a),
     "relu": (nn.ReLU, lambda a: (a > 0).to(a.dtype)),
+}
+
+#: The settings of :func:`boost`.
+RANGES: dict[str, Range] = {
+    "stages": Integer(low=1),
+    "units": Integer(low=1),
+    "learning_rate": Real(low=0.0, low_open=True, high=1.0),
+    "subsample": Real(low=0.0, low_open=True, high=1.0),
+    "activation": OneOf(tuple(ACTIVATIONS)),
+    "max_iter": Integer(low=1),
+    "tol": Real(low=0.0),
+    "penalty": Real(low=0.0),
 }
 
 
@@ -299,13 +312,9 @@ def boost(
     exact minimizer on all samples. It does not halve steps; on classes that can be separated, where the curvature
     vanishes, such steps may undo all that was learned.
     """
-    for name, value in (("stages", stages), ("units", units), ("max_iter", max_iter)):
-        Integer(low=1).check(name, value)
-    for name, value in (("learning_rate", learning_rate), ("subsample", subsample)):
-        Real(low=0.0, low_open=True, high=1.0).check(name, value)
-    for name, value in (("tol", tol), ("penalty", penalty)):
-        Real(low=0.0).check(name, value)
-    OneOf(tuple(ACTIVATIONS)).check("activation", activation)
+    given = locals()
+    for name, allowed in RANGES.items():
+        allowed.check(name, given[name])
     if generator is None:
         generator = torch.Generator().manual_seed(torch.initial_seed())
     n, d = features.shape

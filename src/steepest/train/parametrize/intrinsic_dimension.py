@@ -72,7 +72,7 @@ def intrinsic_dimension(
         baseline: the score of full training, where it is known.
 
     Raises:
-        ValueError, TypeError: a bad argument.
+        ValueError, TypeError: a bad argument, or a score of full training that is not positive and finite.
 
     Sources: Li, Farkhoor, Liu, Yosinski (2018), Measuring the Intrinsic Dimension of Objective Landscapes, arXiv
     1804.08838; Aghajanyan, Zettlemoyer, Gupta (2020), arXiv 2012.13255.
@@ -92,6 +92,11 @@ def intrinsic_dimension(
     top = sum(p.numel() for p in build(seeds[0]).parameters() if p.requires_grad)
     top = top if limit is None else min(limit, top)
     full = sum(fit(build(s), s) for s in seeds) / len(seeds) if baseline is None else baseline
+    if not 0 < full < float("inf"):
+        said = (
+            "fit must return scores with a positive, finite mean" if baseline is None else "baseline must be positive"
+        )
+        raise ValueError(f"intrinsic_dimension: {said} for training all parameters, got {full!r}")
     target = threshold * full
     scores: dict[int, float] = {}
 

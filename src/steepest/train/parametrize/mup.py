@@ -97,14 +97,14 @@ class MaximalUpdate:
                 factor = entry.rate(kind, scale, orthogonalized=id(p) in matrices)
                 if kind == "muon" and id(p) not in matrices:
                     group |= {"lr": fallback_lr, "rule": "adamw"}
-                group["lr"] *= factor
+                group["lr"] = group["lr"] * factor  # not in place: it may be the caller's tensor
                 if "weight_decay" in group:
                     WEIGHT_DECAY.check("groups: weight_decay", group["weight_decay"])
-                    group["weight_decay"] /= 1.0 if independent_decay else factor
+                    group["weight_decay"] = group["weight_decay"] / (1.0 if independent_decay else factor)
                 if "eps" in group:
                     EPSILON.check("groups: eps", group["eps"])
-                    group["eps"] *= entry.gradient
-                key = (number, *(group.get(name) for name in ("lr", "weight_decay", "eps", "rule")))
+                    group["eps"] = group["eps"] * entry.gradient
+                key = (number, factor, entry.gradient if "eps" in group else None, group.get("rule"))
                 found.setdefault(key, {**group, "params": []})["params"].append(p)
         return list(found.values())
 
@@ -164,8 +164,8 @@ def mup(
             parameter is an input, a bias or a norm.
 
     Raises:
-        ValueError: parameters differ by more than their sizes; three dimensions grow; a readout has no place for its
-            multiplier; the model has been parametrized with another base.
+        ValueError, TypeError: a bad argument; parameters differ by more than their sizes; three dimensions grow; a
+            readout has no place for its multiplier; the model has been parametrized with another base.
 
     Sources: Yang, Littwin (2023), Tensor Programs IVb: Adaptive Optimization in the Infinite-Width Limit, arXiv
     2308.01814; Yang, Hu et al. (2022), Tensor Programs V: Tuning Large Neural Networks via Zero-Shot Hyperparameter
@@ -243,6 +243,9 @@ def _models(base: Any, delta: Any, widths: tuple[int, int] | None) -> tuple[Any,
             return base(widths[0]), base(widths[1])
     if widths is not None:
         raise ValueError(f"mup: widths={widths!r} goes with a function as base")
+    for name, value in (("base", base), ("delta", delta)):
+        if not isinstance(value, (nn.Module, Mapping)) and (name == "base" or value is not None):
+            raise TypeError(f"mup: {name} must be a model or its shapes by name, got {value!r}")
     return base, base if delta is None else delta
 
 

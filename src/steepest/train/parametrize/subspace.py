@@ -1,5 +1,6 @@
 """Training in a random subspace: d numbers in place of all parameters."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -40,8 +41,8 @@ class Subspace(nn.Module):
     It is a module like the model: ``forward`` takes the same arguments, and ``parameters()`` are z and the scales
     alone, for any optimizer. The model inside keeps its parameters, frozen at :math:`\theta_0`; those that were frozen
     before stay out. Shared parameters stay shared; buffers (batch statistics) are the model's. P follows from the seed
-    and is not in the ``state_dict``, which has :math:`\theta_0`, z, the scales and what P was made from: loading into a
-    subspace with another P is refused.
+    (or is given) and is not in the ``state_dict``, which has :math:`\theta_0`, z, the scales and what P was made from:
+    loading into a subspace with another P is refused.
 
     Args:
         model: what is trained; its parameters are frozen until :meth:`merge`.
@@ -96,6 +97,8 @@ class Subspace(nn.Module):
             "structure_aware": structure_aware,
             "seed": seed,
         }
+        if isinstance(kind, Tensor):  # it follows from no seed: what tells it from others
+            self.made_from["matrix"] = hashlib.sha256(kind.detach().double().cpu().numpy().tobytes()).hexdigest()
         rows = sizes if structure_aware else [sum(sizes)]
         self.projections = nn.ModuleList(
             project(kind, n, dimension - scales, dtype, (seed, index)) for index, n in enumerate(rows)
