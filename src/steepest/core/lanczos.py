@@ -22,8 +22,8 @@ def lanczos(
 ) -> tuple[Tensor, Tensor]:
     """An orthonormal basis of the Krylov space of a symmetric matrix, and the matrix in it.
 
-    Every vector is orthogonalized twice against all before, so the basis stays orthonormal in any precision. It ends
-    early where the space is exhausted.
+    Every vector is orthogonalized against all before, twice where it all but vanishes, so the basis stays orthonormal
+    in any precision. It ends early where the space is exhausted.
 
     Args:
         product: maps a vector to the matrix times it; called once per basis vector.
@@ -43,12 +43,21 @@ def lanczos(
         basis[index] = vector
         image = product(vector)
         whole = float(torch.linalg.vector_norm(image))
+        # The recurrence takes out nearly all; one pass over the basis the rest, unless much of it was rounding.
+        alpha = float(vector @ image)
+        image = image - alpha * vector
+        if index:
+            image.sub_(basis[index - 1], alpha=float(beside[index - 1]))
         before = basis[: index + 1]
+        length = 0.0
         for _ in range(2):
             along = before @ image
             image = torch.addmv(image, before.mT, along, alpha=-1)
-            diagonal[index] += float(along[index])
-        length = float(torch.linalg.vector_norm(image))
+            alpha += float(along[index])
+            length = float(torch.linalg.vector_norm(image))
+            if float(torch.linalg.vector_norm(along)) <= 0.1 * length:
+                break
+        diagonal[index] = alpha
         if not length > 100 * torch.finfo(start.dtype).eps * whole:
             size = index + 1
             break

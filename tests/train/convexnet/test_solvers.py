@@ -243,3 +243,29 @@ def test_the_scaling_of_scnn_is_as_the_room_says() -> None:
     fit = ((x @ gates.T >= 0) * (x @ weights.T)).sum(1)
     value = 0.5 * np.sum((fit - y) ** 2) + program.penalty * np.linalg.norm(weights, axis=1).sum()
     assert value == pytest.approx(reference.optimum(program), rel=1e-6)
+
+
+def test_admm_does_not_wait_for_its_duals() -> None:
+    """With a threshold far above what a step adds to the duals, ``rho`` grows at once; the optimum is the same."""
+    generator = torch.Generator().manual_seed(0)
+    design = torch.randn(60, 4, generator=generator, dtype=torch.float64)
+    target = design.clamp_min(0).sum(1)
+    program = ConvexProgram(design, target, sample_patterns(design, 12, generator), penalty=0.5)
+    lazy = ADMM(adapt=False, rho=1e-3).run(program, program.zeros(), budget="6steps")
+    awake = ADMM(rho=1e-3).run(program, program.zeros(), budget="6steps")
+    assert not lazy.state.blocks.any()
+    assert awake.state.blocks.any()
+    assert awake.state.rho > 0.01
+    ends = [ADMM(rho=rho).run(program, program.zeros(), budget="9000steps", tolerance=1e-4) for rho in (1e-3, 1.0)]
+    assert float(ends[0].measures.value) == pytest.approx(float(ends[1].measures.value), abs=1e-4)
+
+
+def test_admm_stays_asleep_where_zero_is_the_optimum() -> None:
+    """There the first solution fits no better than nothing, or grows no threshold: the penalty is the answer."""
+    generator = torch.Generator().manual_seed(0)
+    design = torch.randn(30, 3, generator=generator, dtype=torch.float64)
+    target = torch.randn(30, generator=generator, dtype=torch.float64)
+    program = ConvexProgram(design, target, sample_patterns(design, 8, generator), penalty=1e4)
+    result = ADMM().run(program, program.zeros(), budget="200steps", tolerance=1e-8)
+    assert result.success
+    assert not result.solution.any()

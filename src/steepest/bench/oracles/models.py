@@ -48,23 +48,17 @@ def mlp(widths: tuple[int, ...], samples: int, seed: int = 0) -> Setting:
     return Setting(name, model, torch.randn(samples, widths[0]), torch.randint(widths[-1], (samples,)))
 
 
-def conv(channels: int, samples: int, size: int = 32, seed: int = 0) -> Setting:
-    """A small convolutional network on random images, in evaluation mode."""
+def conv(channels: int, samples: int, size: int = 32, seed: int = 0, repeats: int = 1) -> Setting:
+    """A convolutional network on random images, in evaluation mode: ``2 + repeats`` convolutions."""
     torch.manual_seed(seed)
     c = channels
-    model = nn.Sequential(
-        nn.Conv2d(3, c, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(c, 2 * c, 3, stride=2, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(2 * c, 2 * c, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(32 * c, 10),
-    ).eval()
+    layers: list[nn.Module] = [nn.Conv2d(3, c, 3, padding=1), nn.ReLU()]
+    layers += [nn.Conv2d(c, 2 * c, 3, stride=2, padding=1), nn.ReLU()]
+    for _ in range(repeats):
+        layers += [nn.Conv2d(2 * c, 2 * c, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(32 * c, 10)).eval()
     count = sum(p.numel() for p in model.parameters())
-    name = f"CNN with {c} channels ({_count(count)}), {samples} images of {size} x {size}"
+    name = f"CNN, {2 + repeats} convolutions ({_count(count)}), {samples} images of {size} x {size}"
     return Setting(name, model, torch.randn(samples, 3, size, size), torch.randint(10, (samples,)))
 
 

@@ -113,8 +113,8 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
             which suits rows of equal length; for losses other than the squared one, ``F u = z`` begins with 0.4 times
             the curvature of the loss.
         relaxation: over-relaxation, in (0, 2); 1 is the paper's form. Default 1.6.
-        adapt: whether ``rho`` follows the ratio of primal and dual residuals, at steps 10, 20, 40, 80, ... Default
-            True.
+        adapt: whether ``rho`` follows the ratio of primal and dual residuals, at steps 10, 20, 40, 80, ...; and while
+            all blocks are zero and would stay so for long, grows at once. Default True.
         check_every: steps between certificates, >= 1. Default 10.
         refine: rounds of cone projections per certificate, >= 0. Default 0: the duals of the iteration alone.
         warm_dual: begin with the duals that belong to the slope of the loss at the start, in place of zero. It is of
@@ -243,7 +243,10 @@ class ADMM(Solver[ConvexProgram, ADMMState]):
                 slope = state.fit_rho * fit_dual
             multipliers = None if margins is None else rho * (-margins).clamp_min(0)
             after = checked(problem, after, slope, multipliers, self.refine)
-        if self.adapt and count >= state.adapted + max(10, state.adapted):
+        asleep = self.adapt and not bool(blocks.any())
+        if asleep and count & (count - 1) == 0:  # steps 1, 2, 4, 8, ...
+            after = _awakened(problem, after, prediction)
+        elif self.adapt and count >= state.adapted + max(10, state.adapted):
             smooth = math.isfinite(problem.loss.curvature)
             after = _adapted(after, cones.ratio(), 1.0 if smooth else loss_part.ratio())
         return after
@@ -291,6 +294,21 @@ def _adapted(state: ADMMState, ratio: float, fit_ratio: float) -> ADMMState:
         fit_dual=None if state.fit_dual is None else state.fit_dual / fit_ratio,
         adapted=state.count,
     )
+
+
+def _awakened(problem: ConvexProgram, state: ADMMState, prediction: Tensor) -> ADMMState:
+    """A larger penalty parameter where all blocks are zero and would be for long.
+
+    They stay zero until the duals, to which each step adds about as much, exceed ``penalty / rho``. Where ``u`` fits
+    the target well, ``rho`` is small for the data; where it does not, a larger one would only shorten the steps.
+    """
+    at = problem.loss.value(prediction, problem.target).sum()
+    nothing = problem.loss.value(torch.zeros_like(prediction), problem.target).sum()
+    longest = float(state.dual.flatten(2).norm(dim=2).max()) / state.count
+    if not 2 * float(at) < float(nothing) or not longest > 0:
+        return state
+    wait = problem.penalty / state.rho / longest
+    return _adapted(state, wait, 1.0) if wait > 3 else state
 
 
 def checked(
