@@ -114,12 +114,15 @@ class CurvatureOperator:
         if vector.shape != (self.size,):
             raise ValueError(f"vector must have the shape ({self.size},), got {tuple(vector.shape)}")
         parts = tree.unravel(vector, [p.detach() for p in self.parameters])
-        total = torch.zeros_like(vector)
+        total: Tensor | None = None
         for inputs, targets in self.batches:
             tally(self.oracle)
             with twice_differentiable():
-                product = self._product(inputs, targets, parts)
-            total.add_(tree.ravel(product), alpha=_count(targets) / self.samples)
+                product = tree.ravel(self._product(inputs, targets, parts))
+            if len(self.batches) > 1:
+                product = product * (_count(targets) / self.samples)
+            total = product if total is None else total + product
+        assert total is not None
         return total
 
     def gradient(self) -> Tensor:
