@@ -14,6 +14,7 @@ from steepest.train.convexnet import (
     SCP,
     ConvexProgram,
     InteriorPoint,
+    linear,
     lower_bound,
     nonconvex_objective,
     sample_features,
@@ -269,3 +270,23 @@ def test_admm_stays_asleep_where_zero_is_the_optimum() -> None:
     result = ADMM().run(program, program.zeros(), budget="200steps", tolerance=1e-8)
     assert result.success
     assert not result.solution.any()
+
+
+def test_conjugate_gradients_do_as_well_as_factors_where_the_right_hand_side_is_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Few ones among many minus ones, sparse features and a constant: both terms of Woodbury's identity are huge."""
+    generator = torch.Generator().manual_seed(0)
+    design = (torch.rand(600, 30, generator=generator) < 0.1).double()
+    design = torch.cat([design, torch.ones(600, 1, dtype=torch.float64)], 1)
+    target = torch.where(design[:, :3].sum(1) > 1, 1.0, -1.0).double()
+    gates = sample_patterns(design, 30, generator)
+    values = []
+    for direct in (6000, 10):
+        monkeypatch.setattr(linear, "_DIRECT", direct)
+        program = ConvexProgram(design, target, gates, penalty=0.5)
+        assert program.normal_equations(1.0).method == ("cg" if direct == 10 else "samples")
+        result = ADMM().run(program, program.zeros(), budget="20steps")
+        values.append(float(result.state.network_value))
+    assert values[0] < 0.2 * 300  # 300 is that of the zero network
+    assert values[1] == pytest.approx(values[0], rel=0.05)

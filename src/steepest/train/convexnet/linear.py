@@ -66,7 +66,7 @@ class NormalEquations:
         Args:
             q: the right-hand side, ``(copies, P, d, outputs)``.
             start: that vector from an earlier solve; conjugate gradients begin there.
-            tolerance: the relative residual at which conjugate gradients end; the factorizations ignore it.
+            tolerance: of ``F u``, relative, at which conjugate gradients end; the inverses ignore it.
         """
         base = self._block(q)
         if self.method == "weights":
@@ -147,14 +147,20 @@ class NormalEquations:
         return residual / self.rest + self.basis.mT @ (shrink[:, None] * inside)
 
     def _cg(self, target: Tensor, start: Tensor | None, tolerance: float, limit: int = 200) -> Tensor:
-        """Conjugate gradients for ``S x = target``, each output by itself."""
+        """Conjugate gradients for ``S x = target``, each output by itself.
+
+        Of the solution ``u`` of the whole system, ``F u = x / weight``, and the residual here is by how much it misses
+        that. So the tolerance is relative to ``x / weight``; the target may be larger by orders of magnitude, most of
+        which the two terms of Woodbury's identity take from each other.
+        """
         x = torch.zeros_like(target) if start is None else start
         residual = target - self._matrix(x) if start is not None else target
-        goal = torch.linalg.vector_norm(target, dim=0) * max(tolerance, 10 * torch.finfo(target.dtype).eps)
+        least = torch.linalg.vector_norm(target, dim=0) * (10 * torch.finfo(target.dtype).eps)
         z = self._preconditioned(residual)
         direction, inner = z, (residual * z).sum(0)
         for _ in range(limit):
-            if bool((torch.linalg.vector_norm(residual, dim=0) <= goal).all()):
+            goal = torch.linalg.vector_norm(x, dim=0) * (tolerance / self.weight)
+            if bool((torch.linalg.vector_norm(residual, dim=0) <= goal.maximum(least)).all()):
                 break
             image = self._matrix(direction)
             length = inner / (direction * image).sum(0).clamp_min(torch.finfo(target.dtype).tiny)
