@@ -287,7 +287,12 @@ def wait_for(path, process):
 def test_signal_and_second_run_on_the_command_line(tmp_path, workers):
     task = write_task(tmp_path, pause=0.02)
     process = subprocess.Popen(
-        command(task, tmp_path / "out", "--workers", workers), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(task, tmp_path / "out", "--workers", workers),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them ignore the signal, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(tmp_path / "training", process)
     second = subprocess.run(command(task, tmp_path / "out"), capture_output=True, text=True, timeout=120, check=False)
