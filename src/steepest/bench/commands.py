@@ -18,6 +18,10 @@ from .step import StepBenchmark, StepRow, run
 __all__ = ["convex_command", "oracles_command", "scaling_command", "step_command"]
 
 
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
+
+
 def step_command(
     elements: int = 30_000_000,
     threads: int = 2,
@@ -43,7 +47,7 @@ def step_command(
         rounds=rounds,
         methods=methods,
         peers=peers,
-        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        progress=_say,
     )
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
@@ -69,7 +73,7 @@ def scaling_command(
         largest,
         threads,
         rounds,
-        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        progress=_say,
     )
     if plot is not None:
         scaling.draw(rows, plot)
@@ -108,7 +112,7 @@ def convex_command(
         threads=threads,
         rounds=rounds,
         smoke=smoke,
-        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        progress=_say,
     )
     if as_json:
         print(json.dumps(found.to_json(), indent=1))
@@ -172,7 +176,7 @@ def oracles_command(
         threads=threads,
         rounds=rounds,
         smoke=smoke,
-        progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+        progress=_say,
     )
     if as_json:
         print(json.dumps(found.to_json(), indent=1))

@@ -168,14 +168,15 @@ def _large() -> tuple[Table, list[Promise]]:
     command = [sys.executable, "-c", f"from {__name__} import large; large({torch.get_num_threads()})"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    text = "ADMM: w8a with P = 200 in under 8 GB"
+    text = "ADMM: w8a with P = 200 in under 8 GB, to a tenth of the zero network's objective"
     if not lines:
         return [], [Promise(text, (done.stderr.strip().splitlines() or ["no output"])[-1][:100], False)]
     row = json.loads(lines[-1])
     figure = (
         f"{row['peak GB']:.1f} GB, objective {row['objective']:.4g} of {row['zero']:.4g} after {row['steps']} steps"
     )
-    return [row], [Promise(text, figure, row["peak GB"] < 8)]
+    # Memory alone would be kept by a run that gets nowhere.
+    return [row], [Promise(text, figure, row["peak GB"] < 8 and row["objective"] < 0.1 * row["zero"])]
 
 
 def large(threads: int) -> None:
